@@ -1,0 +1,58 @@
+"""The LoRA adapter: attached to a frozen base, saved the same way every time, loaded again."""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from medtune.errors import MedtuneError
+from medtune.params import LoraParams, ModelParams
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> PeftModel:
+    """Freeze `base` and add float32 LoRA weights to it (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        base_model_name_or_path=model.source,
+        revision=model.revision,
+    )
+    try:
+        adapted = get_peft_model(base, config)
+    except ValueError as error:
+        raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
+    # PEFT writes where the base was loaded from: a path of this machine.
+    adapted.peft_config["default"].base_model_name_or_path = model.source
+    return adapted
+
+
+def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the adapter's weights and configuration, and nothing else, in a fixed order.
+
+    PEFT keeps `target_modules` as a set and writes it in hash order; its model card names local paths.
+    """
+    model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    for key, value in config.items():
+        if isinstance(value, list):
+            config[key] = sorted(value)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on the base model it was trained on, for inference."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise MedtuneError(
+                f"{folder}: holds no {name}; run `dvc repro` to train it or `dvc pull` to fetch it"
+            )
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)

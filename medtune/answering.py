@@ -1,0 +1,74 @@
+"""A model that answers questions: the base model or, with an adapter, the tuned one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from medtune.adapter import load_adapter
+from medtune.base_model import base_folder, load_model, load_tokenizer
+from medtune.chat import ChatEncoder
+from medtune.compute import set_up
+from medtune.errors import MedtuneError
+from medtune.examples import Example
+from medtune.generation import generate_answers
+from medtune.params import ComputeParams, EvaluateParams, ModelParams, PromptParams
+
+
+@dataclass(frozen=True)
+class AnswerText:
+    """An answer, the number of its tokens, and whether the length limit cut it off."""
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Answers greedily, in float32, with the prompt of `params.yaml`."""
+
+    model: PreTrainedModel
+    encoder: ChatEncoder
+    params: EvaluateParams
+
+    @classmethod
+    def load(cls, adapter: Path | str | None = "models/adapter") -> "Answerer":
+        """Load the base model and put the adapter of a folder on it (None: the base model as it is)."""
+        model_params, compute, params = (
+            ModelParams.load(),
+            ComputeParams.load(),
+            EvaluateParams.load(),
+        )
+        encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
+        device = set_up(compute, params.seed)
+        model = load_model(model_params, compute, torch.float32, device)
+        if adapter is not None:
+            # Merged, the adapter costs nothing per token; in float32 that changes only the last bits.
+            model = load_adapter(model, Path(adapter)).merge_and_unload()
+        return cls(model, encoder, params)
+
+    def answer(self, examples: Sequence[Example], progress: str | None = None) -> list[AnswerText]:
+        """Answer examples in batches; `progress` names a progress bar."""
+        answers = generate_answers(
+            self.model,
+            [self.encoder.encode_prompt(example) for example in examples],
+            end_id=self.encoder.end_id,
+            max_new_tokens=self.params.max_new_tokens,
+            batch_size=self.params.batch_size,
+            progress=progress,
+        )
+        return [
+            AnswerText(self.encoder.decode(answer.ids), len(answer.ids), answer.truncated)
+            for answer in answers
+        ]
+
+    def ask(self, question: str, context: str | None = None) -> str:
+        """Answer one question."""
+        if not question.strip():
+            raise MedtuneError("the question is empty")
+        # Only what the prompt is made of matters here; an example cannot be without the rest.
+        example = Example(id="-", question=question, context=context or None, answer="-", kind="-", group="-")
+        return self.answer([example])[0].text

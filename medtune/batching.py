@@ -1,0 +1,126 @@
+"""Encoded examples, batches of similar length, and padding."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+
+from medtune.chat import ChatEncoder
+from medtune.errors import MedtuneError
+from medtune.examples import Example
+from medtune.params import FinetuneParams
+
+IGNORED = -100
+"""The label of a position that carries no loss (PyTorch's `ignore_index`)."""
+
+
+@dataclass(frozen=True)
+class EncodedExamples:
+    """Rows with the columns `input_ids` and `labels`, and the ids of the examples left out."""
+
+    rows: Dataset
+    dropped: list[str]
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens carry a label."""
+        return sum(label != IGNORED for labels in self.rows["labels"] for label in labels)
+
+
+def encode_examples(
+    examples: Sequence[Example], encoder: ChatEncoder, params: FinetuneParams, path: Path
+) -> EncodedExamples:
+    """Encode the examples of the file `path`; labels stand on the answer and its end token.
+
+    An example over `max_length` tokens is an error, or left out if `too_long` is "drop": cut answers
+    would teach the model to stop half-way.
+    """
+    rows, dropped = [], []
+    for example in examples:
+        encoded = encoder.encode(example)
+        if len(encoded.input_ids) > params.max_length:
+            if params.too_long == "error":
+                raise MedtuneError(
+                    f"{path}: example '{example.id}' has {len(encoded.input_ids)} tokens, more than "
+                    f"finetune.max_length ({params.max_length}); raise it, or set finetune.too_long to drop"
+                )
+            dropped.append(example.id)
+            continue
+        answer = encoded.input_ids[encoded.prompt_length :]
+        labels = [IGNORED] * encoded.prompt_length + answer
+        rows.append({"input_ids": encoded.input_ids, "labels": labels})
+    if not rows:
+        raise MedtuneError(f"{path}: no example fits into finetune.max_length ({params.max_length})")
+    if dropped:
+        print(f"{path}: left out {len(dropped)} examples over {params.max_length} tokens, first {dropped[0]}")
+    return EncodedExamples(Dataset.from_list(rows), dropped)
+
+
+def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Stack rows of a batch, padded on the right by position: tensors of shape (batch, longest)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    batch = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
+    columns = [row | {"attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    return {
+        name: torch.tensor([row[name] + [filler] * (longest - len(row[name])) for row in columns])
+        for name, filler in batch.items()
+    }
+
+
+def split_batch(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[str, torch.Tensor]]:
+    """Cut a padded batch into parts of at most `max_tokens` padded tokens (or of a single row).
+
+    Rows of similar length go together and each part is trimmed to its longest row.
+    """
+    lengths = batch["attention_mask"].sum(dim=1)
+    parts: list[list[int]] = [[]]
+    for row in torch.argsort(lengths, stable=True).tolist():
+        if parts[-1] and (len(parts[-1]) + 1) * int(lengths[row]) > max_tokens:
+            parts.append([])
+        parts[-1].append(row)
+    return [
+        {name: tensor[rows, : int(lengths[rows].max())] for name, tensor in batch.items()} for rows in parts
+    ]
+
+
+class SimilarLengthSampler(Sampler[int]):
+    """Yields indices so that consecutive batches hold examples of similar length, in random order.
+
+    The order depends on `seed` and the epoch alone, so that a resumed run sees the same batches.
+    Within stretches of `window` batches examples are sorted by length; then the batches are shuffled.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, window: int = 50) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._window = window
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        stretch = self._batch_size * self._window
+        batches: list[list[int]] = []
+        for start in range(0, len(order), stretch):
+            by_length = sorted(order[start : start + stretch], key=self._lengths.__getitem__)
+            batches += [
+                by_length[i : i + self._batch_size] for i in range(0, len(by_length), self._batch_size)
+            ]
+        # A short batch must come last, or the DataLoader would cut all later ones askew.
+        full = [batch for batch in batches if len(batch) == self._batch_size]
+        short = [batch for batch in batches if len(batch) < self._batch_size]
+        for position in torch.randperm(len(full), generator=generator).tolist():
+            yield from full[position]
+        for batch in short:
+            yield from batch

@@ -1,0 +1,56 @@
+"""The data card and the model card: what something is, where it comes from, under which licence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from medtune.params import DataParams, FinetuneParams, ModelParams
+
+NOT_MEDICAL_ADVICE = (
+    "**Not medical advice.** Answers may be wrong and are no basis for any decision about health. "
+    "The model exists to show and to study reproducible fine-tuning."
+)
+
+
+def data_card(params: DataParams, attribution: str, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Markdown for `data/prepared/README.md`; `counts` holds the examples by split and kind."""
+    kinds = list(params.kinds)
+    rows = [
+        "| " + " | ".join([split, *(str(by_kind.get(kind, 0)) for kind in kinds)]) + " |"
+        for split, by_kind in counts.items()
+    ]
+    table = "\n".join(["| split | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds), *rows])
+    return (
+        "# Medical questions and answers\n\n"
+        f"Source: `{params.source}`, split by group with seed {params.seed}.\n\n"
+        f"{attribution}\n\n{table}\n\n{NOT_MEDICAL_ADVICE}\n"
+    )
+
+
+def model_card(
+    model: ModelParams, finetune: FinetuneParams, metrics: Mapping[str, Any], data_card_text: str
+) -> str:
+    """Markdown with the hub's front matter for `models/adapter/README.md`."""
+    data = data_card_text.replace("# Medical questions", "## Data: medical questions", 1)
+    batch = finetune.batch_size * finetune.gradient_accumulation
+    return f"""---
+library_name: peft
+pipeline_tag: text-generation
+license: {model.license}
+base_model: {model.source}
+tags: [lora, medical, medtune]
+---
+
+# LoRA adapter for medical questions
+
+Trained by medtune with `dvc repro`; `provenance.json` holds the digests of the data, base model, code and
+parameters that made it.
+
+- Base model: `{model.source}`, licence {model.license}
+- LoRA rank {finetune.lora.r}, alpha {finetune.lora.alpha:g}, on {finetune.lora.target_modules}
+- {metrics["steps"]} steps of {batch} examples, learning rate {finetune.learning_rate:g}
+- Validation loss {metrics["validation_loss"]:.4f} at step {metrics["best_step"]}, the one kept
+
+{NOT_MEDICAL_ADVICE}
+
+{data.replace(NOT_MEDICAL_ADVICE, "").rstrip()}
+"""

@@ -1,0 +1,24 @@
+"""The one kind of error a user is meant to read."""
+
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+
+class MedtuneError(Exception):
+    """Bad input or a broken file: the message names it and says what is accepted."""
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """A hint for a misspelt name: the closest valid one if there is one, else all of them."""
+    close = get_close_matches(name, valid, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(valid)}"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call an entry point; a `MedtuneError` becomes one line on standard error and exit code 1."""
+    try:
+        main()
+    except MedtuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,65 @@
+"""Greedy answers in batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedModel
+
+PAD = 0
+"""Fills rows on the left; masked by position, so any token id would do."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Generated token ids without the end token; `truncated` if the length limit came before it."""
+
+    ids: list[int]
+    truncated: bool
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    *,
+    end_id: int,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: str | None = None,
+) -> list[Answer]:
+    """Continue each prompt greedily until `end_id`; answers come in the order of the prompts.
+
+    Prompts of similar length share a batch. In float32 the text does not depend on the batch an example
+    is in (tests/test_generation.py); in bfloat16 it would.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: dict[int, Answer] = {}
+    with tqdm(total=len(prompts), desc=progress, unit="example", disable=progress is None) as bar:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            rows = _generate([prompts[index] for index in batch], model, end_id, max_new_tokens)
+            for index, answer in zip(batch, rows, strict=True):
+                answers[index] = answer
+            bar.update(len(batch))
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _generate(
+    prompts: list[list[int]], model: PreTrainedModel, end_id: int, max_new_tokens: int
+) -> Iterator[Answer]:
+    longest = max(len(prompt) for prompt in prompts)
+    padded = [[PAD] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end_id, pad_token_id=end_id
+    )
+    with torch.inference_mode():
+        output = model.generate(  # type: ignore[operator]
+            input_ids=torch.tensor(padded, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            generation_config=config,
+        )
+    for row in output[:, longest:].tolist():
+        end = row.index(end_id) if end_id in row else len(row)
+        yield Answer(row[:end], truncated=end == len(row) == max_new_tokens)

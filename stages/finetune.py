@@ -1,0 +1,73 @@
+"""Train a LoRA adapter on the prepared questions.
+
+    python -m stages.finetune
+
+Reads data/prepared/{train,validation}.jsonl; writes models/adapter/, models/checkpoints/,
+metrics/training.json and metrics/curves/. Params: model, prompt, compute, finetune.
+"""
+
+import shutil
+from pathlib import Path
+
+from medtune.adapter import attach_lora, save_adapter
+from medtune.base_model import base_folder, load_model, load_tokenizer
+from medtune.batching import encode_examples
+from medtune.cards import model_card
+from medtune.chat import ChatEncoder
+from medtune.compute import frozen_dtype, set_up
+from medtune.errors import run
+from medtune.examples import read_jsonl
+from medtune.model_files import locate
+from medtune.outputs import record_timing, write_curve, write_json
+from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
+from medtune.provenance import describe_run
+from medtune.training import train, training_metrics
+
+TRAIN = Path("data/prepared/train.jsonl")
+VALIDATION = Path("data/prepared/validation.jsonl")
+DATA_CARD = Path("data/prepared/README.md")
+ADAPTER = Path("models/adapter")
+CHECKPOINTS = Path("models/checkpoints")
+CURVES = Path("metrics/curves")
+
+
+def main() -> None:
+    model_params, prompt = ModelParams.load(), PromptParams.load()
+    compute, params = ComputeParams.load(), FinetuneParams.load()
+    device = set_up(compute, params.seed)
+    dtype = frozen_dtype(params.precision, device)
+
+    tokenizer = load_tokenizer(base_folder(model_params))
+    encoder = ChatEncoder(tokenizer, prompt)
+    training = encode_examples(read_jsonl(TRAIN), encoder, params, TRAIN)
+    validation = encode_examples(read_jsonl(VALIDATION), encoder, params, VALIDATION)
+
+    base = load_model(model_params, compute, dtype, device)
+    model = attach_lora(base, params.lora, model_params)
+
+    for folder in (ADAPTER, CHECKPOINTS):
+        shutil.rmtree(folder, ignore_errors=True)
+    result = train(model, tokenizer, training.rows, validation.rows, params, CHECKPOINTS)
+
+    metrics = training_metrics(result, model, training, validation)
+    save_adapter(model, ADAPTER)
+    tokenizer.save_pretrained(ADAPTER)
+    provenance = describe_run(
+        locate(model_params),
+        [TRAIN, VALIDATION],
+        [model_params, prompt, compute, params],
+        device,
+        dtype,
+    )
+    write_json(ADAPTER / "provenance.json", provenance)
+    card = model_card(model_params, params, metrics, DATA_CARD.read_text(encoding="utf-8"))
+    (ADAPTER / "README.md").write_text(card, encoding="utf-8")
+
+    write_json(Path("metrics/training.json"), metrics)
+    write_curve(CURVES / "training.csv", result.log, ["step", "loss", "learning_rate", "grad_norm"])
+    write_curve(CURVES / "validation.csv", result.log, ["step", "eval_loss"])
+    record_timing("finetune", result.seconds, result.tokens)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,56 @@
+"""Load the questions of the source, split them by group, and count what came out.
+
+    python -m stages.prepare
+
+Writes data/prepared/{train,validation,test}.jsonl, its README.md (the data card) and metrics/data.json.
+Params: data, model (its tokenizer counts the tokens).
+"""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from medtune.cards import data_card
+from medtune.errors import MedtuneError, run
+from medtune.examples import write_jsonl
+from medtune.model_files import load_vocabulary, locate
+from medtune.outputs import record_timing, write_json
+from medtune.params import DataParams, ModelParams
+from medtune.sources import load_source
+from medtune.splits import overlaps, split_by_group
+
+PREPARED = Path("data/prepared")
+
+
+def main() -> None:
+    start = time.monotonic()
+    params = DataParams.load()
+    vocabulary = load_vocabulary(locate(ModelParams.load()))
+
+    source = load_source(params)
+    splits = split_by_group(source.examples, params)
+    shared = overlaps(splits)
+    if any(shared.values()):
+        raise MedtuneError(f"the splits share facts: {shared}")
+
+    counts = {
+        split: dict(sorted(Counter(example.kind for example in examples).items()))
+        for split, examples in splits.items()
+    }
+    tokens = {
+        split: {
+            "questions": sum(len(vocabulary.encode(example.question).ids) for example in examples),
+            "answers": sum(len(vocabulary.encode(example.answer).ids) for example in examples),
+        }
+        for split, examples in splits.items()
+    }
+
+    for split, examples in splits.items():
+        write_jsonl(PREPARED / f"{split}.jsonl", examples)
+    (PREPARED / "README.md").write_text(data_card(params, source.attribution, counts), encoding="utf-8")
+    write_json(Path("metrics/data.json"), {"examples": counts, "tokens": tokens, "overlaps": shared})
+    record_timing("prepare", time.monotonic() - start)
+
+
+if __name__ == "__main__":
+    run(main)
