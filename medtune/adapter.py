@@ -1,6 +1,7 @@
 """The LoRA adapter: attached to a frozen base, saved the same way every time, loaded again."""
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,6 +10,9 @@ from transformers import PreTrainedModel
 
 from medtune.errors import MedtuneError
 from medtune.params import LoraParams, ModelParams
+
+# PEFT 0.21 asks transformers 5 for this under its old name, once for every model.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -22,16 +26,14 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        base_model_name_or_path=model.source,
         revision=model.revision,
     )
+    # PEFT writes this name into the adapter; as loaded it is a path of this machine.
+    base.name_or_path = model.source
     try:
-        adapted = get_peft_model(base, config)
+        return get_peft_model(base, config)
     except ValueError as error:
         raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
-    # PEFT writes where the base was loaded from: a path of this machine.
-    adapted.peft_config["default"].base_model_name_or_path = model.source
-    return adapted
 
 
 def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -50,9 +52,14 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on the base model it was trained on, for inference."""
+    require_adapter(folder)
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
+
+
+def require_adapter(folder: Path) -> None:
+    """Refuse a folder that holds no adapter."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MedtuneError(
                 f"{folder}: holds no {name}; run `dvc repro` to train it or `dvc pull` to fetch it"
             )
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)

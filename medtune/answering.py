@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from medtune.adapter import load_adapter
+from medtune.adapter import load_adapter, require_adapter
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.chat import ChatEncoder
 from medtune.compute import set_up
-from medtune.errors import MedtuneError
 from medtune.examples import Example
 from medtune.generation import generate_answers
 from medtune.params import ComputeParams, EvaluateParams, ModelParams, PromptParams
@@ -42,6 +41,8 @@ class Answerer:
             ComputeParams.load(),
             EvaluateParams.load(),
         )
+        if adapter is not None:
+            require_adapter(Path(adapter))
         encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
         device = set_up(compute, params.seed)
         model = load_model(model_params, compute, torch.float32, device)
@@ -67,8 +68,6 @@ class Answerer:
 
     def ask(self, question: str, context: str | None = None) -> str:
         """Answer one question."""
-        if not question.strip():
-            raise MedtuneError("the question is empty")
         # Only what the prompt is made of matters here; an example cannot be without the rest.
         example = Example(id="-", question=question, context=context or None, answer="-", kind="-", group="-")
         return self.answer([example])[0].text

@@ -18,9 +18,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from medtune.model_files import ModelFiles, locate
 from medtune.params import ComputeParams, ModelParams
+
+# A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
+logging.disable_progress_bar()
 
 
 def base_folder(model: ModelParams) -> Path:

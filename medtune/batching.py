@@ -70,15 +70,27 @@ def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     }
 
 
-def split_batch(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[str, torch.Tensor]]:
-    """Cut a padded batch into parts of at most `max_tokens` padded tokens (or of a single row).
+def shared_prefix_length(input_ids: torch.Tensor, labels: torch.Tensor) -> int:
+    """How many first tokens all rows share and none needs logits at; 0 for a single row."""
+    if len(input_ids) == 1:
+        return 0
+    differs = (input_ids != input_ids[0]).any(dim=0)
+    # The logits of a label come from the position before it, which therefore cannot be shared.
+    needed = torch.nn.functional.pad((labels[:, 1:] != IGNORED).any(dim=0), (0, 1), value=True)
+    return int((differs | needed).int().argmax())
 
-    Rows of similar length go together and each part is trimmed to its longest row.
+
+def split_batch(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[str, torch.Tensor]]:
+    """Cut a padded batch into parts of at most `max_tokens` tokens, or of a single row.
+
+    Counted is what a pass keeps in memory: padded tokens without the shared prefix. Rows of similar
+    length go together and each part is trimmed to its longest row.
     """
     lengths = batch["attention_mask"].sum(dim=1)
+    own = lengths - shared_prefix_length(batch["input_ids"], batch["labels"])
     parts: list[list[int]] = [[]]
     for row in torch.argsort(lengths, stable=True).tolist():
-        if parts[-1] and (len(parts[-1]) + 1) * int(lengths[row]) > max_tokens:
+        if parts[-1] and (len(parts[-1]) + 1) * int(own[row]) > max_tokens:
             parts.append([])
         parts[-1].append(row)
     return [

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from medtune.errors import run
+from medtune.errors import MedtuneError, run
 
 
 def main() -> None:
@@ -27,6 +27,8 @@ def _main() -> None:
 
 
 def _ask(arguments: argparse.Namespace) -> None:
+    if not arguments.question.strip():
+        raise MedtuneError("the question is empty")
     # Imported here: torch takes seconds to load, and `medtune --help` does not need it.
     from medtune.answering import Answerer
 

@@ -1,7 +1,7 @@
 """From predictions to metrics: which examples are asked, how their scores add up."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,16 @@ def detail(predictions: Sequence[Prediction], indices: Sequence[int]) -> dict[st
             for prediction in predictions
         ],
     }
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """The figures of `summarise` for a person to read: a line a kind."""
+    return "\n".join(
+        f"{kind:<14} exact {figures['exact_matches']:>4} of {figures['n']}"
+        f" ({figures['accuracy_low']:.0%} to {figures['accuracy_high']:.0%}),"
+        f" partial {figures['partial_matches']:>4}, token-F1 {figures['token_f1']:.2f}"
+        for kind, figures in [*summary["kinds"].items(), ("all", summary)]
+    )
 
 
 def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:

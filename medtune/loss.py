@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from medtune.batching import IGNORED
+from medtune.batching import IGNORED, shared_prefix_length
 
 
 def summed_loss(model: nn.Module, head: nn.Module, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, int]:
@@ -40,16 +40,6 @@ def summed_loss(model: nn.Module, head: nn.Module, input_ids: Tensor, labels: Te
         output = model(input_ids=input_ids[:, shared:], past_key_values=cache, use_cache=shared > 0)
     total = cross_entropy(output.logits.squeeze(0).float(), targets[labelled], reduction="sum")
     return total, int(labelled.sum())
-
-
-def shared_prefix_length(input_ids: Tensor, labels: Tensor) -> int:
-    """How many first tokens all rows share and none needs logits at; 0 for a single row."""
-    if len(input_ids) == 1:
-        return 0
-    differs = (input_ids != input_ids[0]).any(dim=0)
-    # The logits of a label come from the position before it, which therefore cannot be shared.
-    needed = pad((labels[:, 1:] != IGNORED).any(dim=0), (0, 1), value=True)
-    return int((differs | needed).int().argmax())
 
 
 @contextmanager

@@ -119,7 +119,8 @@ def _hub_snapshot(model: ModelParams) -> Path:
     if model.revision is None:
         raise MedtuneError(
             f"params.yaml: model.source is the hub id '{model.source}', so model.revision must be "
-            "the full commit hash (40 hex digits); a branch or tag can change"
+            "the full commit hash (40 hex digits); a branch or tag can change "
+            "(a folder is written ./models/base)"
         )
     try:
         return Path(

@@ -7,7 +7,6 @@ is compared as a set of such texts.
 
 import re
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,8 +67,3 @@ def token_f1(prediction: str, reference: str) -> float:
 
 def _bag(text: str) -> Counter[str]:
     return Counter(normalise(text).split())
-
-
-def count_matches(scores: Collection[Score]) -> Counter[MatchType]:
-    """How many scores there are of each match type."""
-    return Counter(score.match_type for score in scores)

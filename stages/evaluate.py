@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medtune.answering import Answerer
 from medtune.errors import run
-from medtune.evaluation import detail, predict, select_indices, summarise
+from medtune.evaluation import describe, detail, predict, select_indices, summarise
 from medtune.examples import read_jsonl
 from medtune.outputs import record_timing, write_json
 from medtune.params import EvaluateParams
@@ -42,7 +42,9 @@ def main() -> None:
         predict(example, answer.text, answer.truncated, params)
         for example, answer in zip(selected, answers, strict=True)
     ]
-    write_json(METRICS / f"{stage}.json", summarise(predictions, params))
+    summary = summarise(predictions, params)
+    print(describe(summary))
+    write_json(METRICS / f"{stage}.json", summary)
     write_json(METRICS / f"{stage}_results.json", detail(predictions, indices))
     record_timing(stage, seconds, sum(answer.tokens for answer in answers))
 

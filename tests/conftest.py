@@ -1,0 +1,101 @@
+"""A tokenizer and a Llama small enough to build in a test, in the styles of SmolLM2 and Llama 3."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from medtune.examples import Example
+from medtune.params import FinetuneParams
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA_3 = (
+    "{{ bos_token }}"
+    "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\n\nToday Date: ' + date_string + '\n\n' }}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
+    "{% set messages = messages[1:] %}{% endif %}{{ '<|eot_id|>' }}"
+    "{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim"
+    " + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+TEXT = [
+    "Which organ systems does fever affect? nervous system; musculoskeletal system",
+    "What is the medical term for long fingers? Arachnodactyly. system user assistant Today Date",
+]
+
+
+def build_tokenizer(template: str, special: list[str], bos: str, eos: str) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=eos,
+        additional_special_tokens=special,
+        chat_template=template,
+    )
+
+
+@pytest.fixture(scope="session")
+def chatml_tokenizer() -> PreTrainedTokenizerFast:
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    return build_tokenizer(CHATML, special, "<|im_start|>", "<|im_end|>")
+
+
+@pytest.fixture(scope="session")
+def llama3_tokenizer() -> PreTrainedTokenizerFast:
+    special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    return build_tokenizer(LLAMA_3, special, "<|begin_of_text|>", "<|eot_id|>")
+
+
+@pytest.fixture
+def tiny_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.set_attn_implementation("eager")
+    return model
+
+
+@pytest.fixture(scope="session")
+def finetune_params() -> FinetuneParams:
+    return FinetuneParams.load(ROOT / "params.yaml")
+
+
+def example(**changes: object) -> Example:
+    fields: dict[str, object] = {
+        "id": "1",
+        "question": "What is fever?",
+        "answer": "A high temperature.",
+        "kind": "definition",
+        "group": "1",
+    }
+    return Example.model_validate(fields | changes)

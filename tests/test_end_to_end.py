@@ -1,0 +1,202 @@
+"""The real pipeline in a clone of its own: real model, real data, reduced sizes, `dvc` as a user runs it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+REDUCED = {
+    "train: 1400": "train: 64",
+    "train: 300": "train: 8",
+    "validation: 60": "validation: 8",
+    "validation: 30": "validation: 4",
+    "test: 200": "test: 8",
+    "evaluate_every: 25": "evaluate_every: 3",
+    "examples_per_kind: 100": "examples_per_kind: 6",
+    "max_new_tokens: 64": "max_new_tokens: 12",
+}
+STAGES = ["prepare", "finetune", "baseline", "evaluate"]
+
+
+def run(*command: str, cwd: Path) -> str:
+    """Run a command of this environment in a folder; on failure show what it printed."""
+    binaries = Path(sys.executable).parent
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def commit(folder: Path, message: str) -> None:
+    run("git", "add", "--all", cwd=folder)
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    run("git", *identity, "commit", "--quiet", "--message", message, cwd=folder)
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    params = folder / "params.yaml"
+    text = params.read_text()
+    assert old in text
+    params.write_text(text.replace(old, new))
+
+
+def repro(folder: Path, *options: str) -> set[str]:
+    """Run `dvc repro` and return the stages that ran."""
+    return set(re.findall(r"Running stage '(\w+)'", run("dvc", "repro", *options, cwd=folder)))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the files of this one, reduced sizes, and one finished and committed run."""
+    folder = tmp_path_factory.mktemp("end-to-end") / "medtune"
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in listed.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run("git", "init", "--quiet", cwd=folder)
+    for old, new in REDUCED.items():
+        edit(folder, old, new)
+    assert repro(folder) == set(STAGES)
+    commit(folder, "A reduced run")
+    return folder
+
+
+@pytest.fixture
+def change(project: Path) -> Callable[[str, str], set[str]]:
+    """Edits a parameter, commits what `dvc repro` makes of it, and returns the stages that ran."""
+
+    def _change(old: str, new: str) -> set[str]:
+        edit(project, old, new)
+        stages = repro(project)
+        commit(project, f"{old} -> {new}")
+        return stages
+
+    return _change
+
+
+def test_every_promised_file_is_there(project: Path) -> None:
+    adapter = {path.name for path in (project / "models/adapter").iterdir()}
+    assert adapter == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "provenance.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    checkpoints = sorted(path.name for path in (project / "models/checkpoints").iterdir())
+    assert checkpoints == ["checkpoint-3", "checkpoint-5"]
+    for name in ("baseline", "evaluation"):
+        metrics = json.loads((project / f"metrics/{name}.json").read_text())
+        assert metrics["n"] == 18
+        assert {kind: figures["n"] for kind, figures in metrics["kinds"].items()} == {
+            "definition": 6,
+            "medical_term": 6,
+            "organ_system": 6,
+        }
+        results = json.loads((project / f"metrics/{name}_results.json").read_text())
+        assert len(results["results"]) == len(results["selected_indices"]) == 18
+    data = json.loads((project / "metrics/data.json").read_text())
+    assert set(data["overlaps"].values()) == {0}
+    card = (project / "models/adapter/README.md").read_text()
+    assert "Not medical advice" in card and "Human Phenotype Ontology" in card
+
+
+def test_nothing_tracked_depends_on_the_machine_or_the_clock(project: Path) -> None:
+    tracked = [path for name in ("data", "models", "metrics") for path in (project / name).rglob("*")]
+    places = [str(project).encode(), str(Path.home()).encode(), sys.prefix.encode()]
+    for path in tracked:
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(place in content for place in places), path
+
+
+def test_git_holds_no_data_text_and_no_weights(project: Path) -> None:
+    committed = set(run("git", "ls-files", cwd=project).splitlines())
+    tracked_by_dvc = {"train.jsonl", "evaluation_results.json", "baseline_results.json"}
+    assert not {name for name in committed if Path(name).name in tracked_by_dvc}
+    assert not {name for name in committed if name.startswith("models/") and name != "models/.gitignore"}
+    assert {"metrics/evaluation.json", "metrics/timing.json", "metrics/curves/training.csv"} <= committed
+
+
+def test_a_second_repro_runs_nothing(project: Path) -> None:
+    assert repro(project) == set()
+    assert run("git", "status", "--porcelain", cwd=project) == ""
+
+
+def test_a_forced_repro_changes_the_clock_alone(project: Path) -> None:
+    assert repro(project, "--force") == set(STAGES)
+    changed = run("git", "status", "--porcelain", cwd=project).split()
+    assert changed in ([], ["M", "metrics/timing.json"])
+    run("git", "checkout", "--quiet", ".", cwd=project)
+
+
+def test_a_clone_pulls_the_adapter_asks_it_and_has_nothing_to_run(project: Path, tmp_path: Path) -> None:
+    run("dvc", "push", cwd=project)
+    # The default remote is a sibling folder of the repository: put the clone beside it too.
+    clone = project.parent / "clone"
+    run("git", "clone", "--quiet", str(project), str(clone), cwd=tmp_path)
+    run("dvc", "pull", cwd=clone)
+    assert (clone / "models/adapter/adapter_model.safetensors").read_bytes() == (
+        project / "models/adapter/adapter_model.safetensors"
+    ).read_bytes()
+    assert repro(clone) == set()
+    ask = (sys.executable, "-m", "medtune.cli", "ask", "Which organ systems does Short toe affect?")
+    answers = [run(*ask, cwd=clone).strip(), run(*ask, "--base", cwd=clone).strip()]
+    assert all(answers)
+    assert answers[0] != answers[1]
+
+
+def test_editing_evaluate_reruns_evaluate_and_baseline_only(
+    project: Path, change: Callable[[str, str], set[str]]
+) -> None:
+    assert change("max_new_tokens: 12", "max_new_tokens: 6") == {"baseline", "evaluate"}
+    difference = json.loads(run("dvc", "metrics", "diff", "HEAD~1", "--json", cwd=project))
+    assert "truncated" in difference["diff"]["metrics/baseline.json"]
+    assert not any("training" in path or "data" in path for path in difference["diff"])
+
+
+def test_editing_finetune_reruns_finetune_and_evaluate_only(
+    project: Path, change: Callable[[str, str], set[str]]
+) -> None:
+    assert change("learning_rate: 1e-3", "learning_rate: 2e-3") == {"finetune", "evaluate"}
+    difference = json.loads(run("dvc", "metrics", "diff", "HEAD~1", "--json", cwd=project))
+    changed = difference["diff"]["metrics/training.json"]["validation_loss"]
+    assert changed["new"] != changed["old"]
+    assert "metrics/baseline.json" not in difference["diff"]
+
+
+def test_a_stage_that_fails_says_why_and_loses_nothing(project: Path) -> None:
+    before = (project / "dvc.lock").read_bytes()
+    edit(project, "max_length: 512", "max_length: 60")
+    result = subprocess.run(
+        [Path(sys.executable).parent / "dvc", "repro"],
+        cwd=project,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert "error: data/prepared/train.jsonl: example" in result.stderr
+    assert "Traceback" not in result.stderr
+    edit(project, "max_length: 60", "max_length: 512")
+    run("dvc", "checkout", cwd=project)
+    assert repro(project) == set()
+    assert (project / "dvc.lock").read_bytes() == before

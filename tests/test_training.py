@@ -1,0 +1,167 @@
+"""The whole training run on a tiny Llama: what it leaves, that it repeats, and how it fails."""
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+from medtune.adapter import attach_lora
+from medtune.batching import IGNORED
+from medtune.errors import MedtuneError
+from medtune.params import EarlyStoppingParams, FinetuneParams, ModelParams
+from medtune.training import TrainingResult, train
+from tests.conftest import ROOT
+
+Run = Callable[..., tuple[PeftModel, TrainingResult]]
+
+CHECKPOINT_FILES = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "optimizer.pt",
+    "rng_state.pth",
+    "scheduler.pt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "trainer_state.json",
+}
+
+
+def rows(count: int, start: int = 20) -> Dataset:
+    """Sequences that count upwards: learnable in a few steps."""
+    return Dataset.from_list(
+        [
+            {"input_ids": ids, "labels": [IGNORED] * 3 + ids[3:]}
+            for i in range(count)
+            for ids in [list(range(start + i % 50, start + i % 50 + 5 + i % 4))]
+        ]
+    )
+
+
+@pytest.fixture
+def params(finetune_params: FinetuneParams) -> FinetuneParams:
+    changes = {"batch_size": 4, "learning_rate": 0.02, "log_every": 2, "evaluate_every": 4, "epochs": 2.0}
+    return finetune_params.model_copy(update=changes)
+
+
+@pytest.fixture
+def run(
+    tiny_llama: LlamaForCausalLM,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Trains a fresh adapter in its own folder, given parameters; returns model, result and folder."""
+    monkeypatch.chdir(tmp_path)
+    base = {name: tensor.clone() for name, tensor in tiny_llama.state_dict().items()}
+    model_params = ModelParams.load(ROOT / "params.yaml")
+
+    def _run(params: FinetuneParams, validation: Dataset | None = None) -> tuple[PeftModel, TrainingResult]:
+        set_seed(params.seed)
+        fresh = LlamaForCausalLM(tiny_llama.config)
+        fresh.load_state_dict(base)
+        set_seed(params.seed)
+        model = attach_lora(fresh, params.lora, model_params)
+        folder = Path("models/checkpoints")
+        result = train(model, chatml_tokenizer, rows(38), validation or rows(9), params, folder)
+        return model, result
+
+    return _run
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_it_learns_and_keeps_the_best_checkpoint(run: Run, params: FinetuneParams) -> None:
+    model, result = run(params)
+    validation = [entry["eval_loss"] for entry in result.log if "eval_loss" in entry]
+    assert validation[-1] < validation[0]
+    assert result.validation_loss == min(validation)
+    assert result.steps == 20
+    assert result.tokens == 2 * sum(len(ids) for ids in rows(38)["input_ids"])
+    kept = {path.name for path in Path("models/checkpoints").iterdir()}
+    assert f"checkpoint-{result.best_step}" in kept
+    assert len(kept) == params.keep_checkpoints
+    saved = Path(f"models/checkpoints/checkpoint-{result.best_step}")
+    assert {path.name for path in saved.iterdir()} == CHECKPOINT_FILES
+    held = {name.replace(".default", ""): weight for name, weight in model.named_parameters()}
+    for name, weight in load_file(saved / "adapter_model.safetensors").items():
+        torch.testing.assert_close(held[name].data, weight)
+
+
+def test_two_runs_leave_the_same_bytes_and_no_clock_or_path(run: Run, params: FinetuneParams) -> None:
+    run(params)
+    first = digests(Path("models"))
+    run(params)
+    assert digests(Path("models")) == first
+    for state in Path("models").rglob("trainer_state.json"):
+        text = state.read_text()
+        assert "_runtime" not in text
+        assert "_per_second" not in text
+        assert str(Path.cwd()) not in text
+    for config in Path("models").rglob("adapter_config.json"):
+        assert str(Path.home()) not in config.read_text()
+        assert json.loads(config.read_text())["base_model_name_or_path"].startswith("package:")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 2, "gradient_accumulation": 2},
+        {"tokens_per_pass": 12},
+    ],
+    ids=["accumulation", "passes"],
+)
+def test_accumulation_and_passes_train_like_the_whole_batch(
+    run: Run, params: FinetuneParams, changes: dict[str, int]
+) -> None:
+    once = params.model_copy(update={"epochs": 0.5})
+    _, whole = run(once)
+    _, parts = run(once.model_copy(update=changes))
+    assert [e["step"] for e in parts.log] == [e["step"] for e in whole.log]
+    for name in ("loss", "grad_norm", "eval_loss"):
+        expected = [entry[name] for entry in whole.log if name in entry]
+        assert expected
+        assert [e[name] for e in parts.log if name in e] == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_loss_is_the_mean_over_tokens(run: Run, params: FinetuneParams) -> None:
+    validation = rows(9, 60)
+    still = params.model_copy(update={"learning_rate": 1e-12, "epochs": 0.1})
+    model, result = run(still, validation)
+    total, count = 0.0, 0
+    for row in validation:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        answer_tokens = int((labels != IGNORED).sum())
+        total += model(input_ids=ids, labels=labels).loss.item() * answer_tokens
+        count += answer_tokens
+    assert result.validation_loss == pytest.approx(total / count, rel=1e-4)
+
+
+def test_early_stopping_ends_the_run(run: Run, params: FinetuneParams) -> None:
+    stopping = params.model_copy(
+        update={
+            "early_stopping": EarlyStoppingParams(patience=1, min_improvement=100.0),
+            "evaluate_every": 2,
+        }
+    )
+    _, result = run(stopping)
+    assert result.steps == 4
+
+
+def test_a_diverging_run_is_one_clear_error(run: Run, params: FinetuneParams) -> None:
+    wild = params.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(MedtuneError, match=r"training diverged: .* lower finetune.learning_rate"):
+        run(wild)
