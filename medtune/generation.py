@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 PAD = 0
-"""Fills rows on the left; masked by position, so any token id would do."""
+"""Fills up rows; masked by position, so any token id would do."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,35 @@ def generate_answers(
 def _generate(
     prompts: list[list[int]], model: PreTrainedModel, end_id: int, max_new_tokens: int
 ) -> Iterator[Answer]:
+    """Answer the prompts of one batch; what all of them begin with runs through the model once."""
+    shared = _shared_length(prompts)
     longest = max(len(prompt) for prompt in prompts)
-    padded = [[PAD] * (longest - len(prompt)) + prompt for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    # Padding stands between the shared tokens and a row's own; positions are counted without it.
+    padded = [prompt[:shared] + [PAD] * (longest - len(prompt)) + prompt[shared:] for prompt in prompts]
+    mask = [[1] * shared + [0] * (longest - len(prompt)) + [1] * (len(prompt) - shared) for prompt in prompts]
     config = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end_id, pad_token_id=end_id
     )
     with torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        if shared:
+            prefix = torch.tensor([prompts[0][:shared]], device=model.device)
+            model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(prompts))
         output = model.generate(  # type: ignore[operator]
             input_ids=torch.tensor(padded, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
+            past_key_values=cache,
             generation_config=config,
         )
     for row in output[:, longest:].tolist():
         end = row.index(end_id) if end_id in row else len(row)
         yield Answer(row[:end], truncated=end == len(row) == max_new_tokens)
+
+
+def _shared_length(prompts: list[list[int]]) -> int:
+    """How many first tokens the prompts share, leaving each at least one of its own."""
+    if len(prompts) == 1:
+        return 0
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
