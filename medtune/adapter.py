@@ -52,14 +52,18 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on the base model it was trained on, for inference."""
-    require_adapter(folder)
     return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
 
 
-def require_adapter(folder: Path) -> None:
-    """Refuse a folder that holds no adapter."""
+def check_adapter(folder: Path, model: ModelParams) -> None:
+    """Refuse a folder that holds no adapter, or one that was trained on another base model."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MedtuneError(
                 f"{folder}: holds no {name}; run `dvc repro` to train it or `dvc pull` to fetch it"
             )
+    base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if base != model.source:
+        raise MedtuneError(
+            f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from medtune.adapter import load_adapter, require_adapter
+from medtune.adapter import check_adapter, load_adapter
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.chat import ChatEncoder
 from medtune.compute import set_up
@@ -42,7 +42,7 @@ class Answerer:
             EvaluateParams.load(),
         )
         if adapter is not None:
-            require_adapter(Path(adapter))
+            check_adapter(Path(adapter), model_params)
         encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
         device = set_up(compute, params.seed)
         model = load_model(model_params, compute, torch.float32, device)

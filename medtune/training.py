@@ -68,7 +68,7 @@ def train(
         log=trainer.state.log_history,
         steps=trainer.state.global_step,
         best_step=trainer.state.best_global_step or 0,
-        validation_loss=trainer.state.best_metric or math.nan,
+        validation_loss=math.nan if trainer.state.best_metric is None else trainer.state.best_metric,
         tokens=trainer.state.num_input_tokens_seen,
         seconds=time.monotonic() - start,
     )
@@ -102,6 +102,8 @@ class AnswerTrainer(Trainer):
         self.model: PeftModel
         self.processing_class: PreTrainedTokenizerBase
         self._tokens_per_pass = tokens_per_pass
+        # The loss below divides by the number of labels in the whole batch, which the Trainer must count.
+        self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
 
     def training_step(
@@ -214,13 +216,14 @@ class ProgressBar(TrainerCallback):
 
 
 class Guard(TrainerCallback):
-    """Validates after the last step too, and stops a run whose loss is no longer a number."""
+    """Validates after the last step too, logs with every validation, stops if the loss is no number."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
+        control.should_log |= control.should_evaluate
 
     def on_log(
         self,

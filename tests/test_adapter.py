@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from medtune.adapter import attach_lora, load_adapter, save_adapter
+from medtune.adapter import attach_lora, check_adapter, load_adapter, save_adapter
 from medtune.errors import MedtuneError
 from medtune.params import LoraParams, ModelParams
 from tests.conftest import ROOT
@@ -77,6 +77,13 @@ def test_layers_that_are_not_there_are_refused(tiny_llama: LlamaForCausalLM) -> 
         attach_lora(tiny_llama, LORA.model_copy(update={"target_modules": ["query"]}), MODEL)
 
 
-def test_a_missing_adapter_says_how_to_get_one(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
+def test_a_missing_adapter_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(MedtuneError, match=r"`dvc repro` to train it or `dvc pull` to fetch it"):
-        load_adapter(tiny_llama, tmp_path)
+        check_adapter(tmp_path, MODEL)
+
+
+def test_an_adapter_of_another_base_model_is_refused(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
+    check_adapter(tmp_path, MODEL)
+    with pytest.raises(MedtuneError, match=r"trained on 'package:.*', but model.source .* is 'org/other'"):
+        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}))

@@ -150,6 +150,18 @@ def test_validation_loss_is_the_mean_over_tokens(run: Run, params: FinetuneParam
     assert result.validation_loss == pytest.approx(total / count, rel=1e-4)
 
 
+def test_a_run_shorter_than_its_intervals_still_logs_validates_and_saves(
+    run: Run, params: FinetuneParams
+) -> None:
+    _, result = run(params.model_copy(update={"epochs": 0.2, "log_every": 99, "evaluate_every": 99}))
+    assert result.steps == result.best_step == 2
+    assert [name for entry in result.log for name in ("loss", "eval_loss") if name in entry] == [
+        "loss",
+        "eval_loss",
+    ]
+    assert Path("models/checkpoints/checkpoint-2").is_dir()
+
+
 def test_early_stopping_ends_the_run(run: Run, params: FinetuneParams) -> None:
     stopping = params.model_copy(
         update={
