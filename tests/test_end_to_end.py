@@ -162,6 +162,8 @@ def test_a_clone_pulls_the_adapter_asks_it_and_has_nothing_to_run(project: Path,
     answers = [run(*ask, cwd=clone).strip(), run(*ask, "--base", cwd=clone).strip()]
     assert all(answers)
     assert answers[0] != answers[1]
+    snippet = (ROOT / "README.md").read_text().split("```python")[1].split("```")[0]
+    assert run(sys.executable, "-c", snippet, cwd=clone).strip() == answers[0]
 
 
 def test_editing_evaluate_reruns_evaluate_and_baseline_only(
