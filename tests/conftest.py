@@ -4,13 +4,27 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.examples import Example
-from medtune.params import FinetuneParams
+from medtune.params import FinetuneParams, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def edit_params(path: Path, changes: dict[str, object]) -> None:
+    """Set dotted keys of a params.yaml (its comments are lost)."""
+    content = read_yaml(path)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place = content
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    path.write_text(yaml.safe_dump(content))
+
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, edit_params
 
 pytestmark = pytest.mark.slow
 
-REDUCED = {
-    "train: 1400": "train: 64",
-    "train: 300": "train: 8",
-    "validation: 60": "validation: 8",
-    "validation: 30": "validation: 4",
-    "test: 200": "test: 8",
-    "evaluate_every: 25": "evaluate_every: 3",
-    "examples_per_kind: 100": "examples_per_kind: 6",
-    "max_new_tokens: 64": "max_new_tokens: 12",
+REDUCED: dict[str, object] = {
+    "data.kinds.organ_system.train": 64,
+    "finetune.evaluate_every": 3,
+    "evaluate.examples_per_kind": 6,
+    "evaluate.max_new_tokens": 12,
 }
+for kind in ("organ_system", "medical_term", "definition"):
+    REDUCED.setdefault(f"data.kinds.{kind}.train", 8)
+    REDUCED[f"data.kinds.{kind}.validation"] = 5
+    REDUCED[f"data.kinds.{kind}.test"] = 8
 STAGES = ["prepare", "finetune", "baseline", "evaluate"]
 
 
@@ -48,13 +48,6 @@ def commit(folder: Path, message: str) -> None:
     run("git", *identity, "commit", "--quiet", "--message", message, cwd=folder)
 
 
-def edit(folder: Path, old: str, new: str) -> None:
-    params = folder / "params.yaml"
-    text = params.read_text()
-    assert old in text
-    params.write_text(text.replace(old, new))
-
-
 def repro(folder: Path, *options: str) -> set[str]:
     """Run `dvc repro` and return the stages that ran."""
     return set(re.findall(r"Running stage '(\w+)'", run("dvc", "repro", *options, cwd=folder)))
@@ -70,21 +63,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     run("git", "init", "--quiet", cwd=folder)
-    for old, new in REDUCED.items():
-        edit(folder, old, new)
+    edit_params(folder / "params.yaml", REDUCED)
     assert repro(folder) == set(STAGES)
     commit(folder, "A reduced run")
     return folder
 
 
 @pytest.fixture
-def change(project: Path) -> Callable[[str, str], set[str]]:
+def change(project: Path) -> Callable[[str, object], set[str]]:
     """Edits a parameter, commits what `dvc repro` makes of it, and returns the stages that ran."""
 
-    def _change(old: str, new: str) -> set[str]:
-        edit(project, old, new)
+    def _change(key: str, value: object) -> set[str]:
+        edit_params(project / "params.yaml", {key: value})
         stages = repro(project)
-        commit(project, f"{old} -> {new}")
+        commit(project, f"{key}: {value}")
         return stages
 
     return _change
@@ -167,18 +159,18 @@ def test_a_clone_pulls_the_adapter_asks_it_and_has_nothing_to_run(project: Path,
 
 
 def test_editing_evaluate_reruns_evaluate_and_baseline_only(
-    project: Path, change: Callable[[str, str], set[str]]
+    project: Path, change: Callable[[str, object], set[str]]
 ) -> None:
-    assert change("max_new_tokens: 12", "max_new_tokens: 6") == {"baseline", "evaluate"}
+    assert change("evaluate.max_new_tokens", 6) == {"baseline", "evaluate"}
     difference = json.loads(run("dvc", "metrics", "diff", "HEAD~1", "--json", cwd=project))
     assert "token_f1" in difference["metrics/baseline.json"]
     assert not any("training" in path or "data" in path for path in difference)
 
 
 def test_editing_finetune_reruns_finetune_and_evaluate_only(
-    project: Path, change: Callable[[str, str], set[str]]
+    project: Path, change: Callable[[str, object], set[str]]
 ) -> None:
-    assert change("learning_rate: 1e-3", "learning_rate: 2e-3") == {"finetune", "evaluate"}
+    assert change("finetune.learning_rate", 0.002) == {"finetune", "evaluate"}
     difference = json.loads(run("dvc", "metrics", "diff", "HEAD~1", "--json", cwd=project))
     changed = difference["metrics/training.json"]["validation_loss"]
     assert changed["new"] != changed["old"]
@@ -187,7 +179,8 @@ def test_editing_finetune_reruns_finetune_and_evaluate_only(
 
 def test_a_stage_that_fails_says_why_and_loses_nothing(project: Path) -> None:
     before = (project / "dvc.lock").read_bytes()
-    edit(project, "max_length: 512", "max_length: 60")
+    params = (project / "params.yaml").read_bytes()
+    edit_params(project / "params.yaml", {"finetune.max_length": 60})
     result = subprocess.run(
         [Path(sys.executable).parent / "dvc", "repro"],
         cwd=project,
@@ -198,7 +191,7 @@ def test_a_stage_that_fails_says_why_and_loses_nothing(project: Path) -> None:
     assert result.returncode != 0
     assert "error: data/prepared/train.jsonl: example" in result.stderr
     assert "Traceback" not in result.stderr
-    edit(project, "max_length: 60", "max_length: 512")
+    (project / "params.yaml").write_bytes(params)
     run("dvc", "checkout", cwd=project)
     assert repro(project) == set()
     assert (project / "dvc.lock").read_bytes() == before

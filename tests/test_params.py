@@ -1,5 +1,6 @@
 """Every mistake in params.yaml is one line that names the file, the key and what is accepted."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,19 +8,14 @@ import yaml
 
 from medtune.errors import MedtuneError
 from medtune.params import DataParams, FinetuneParams, Section, read_yaml
-from tests.conftest import ROOT
+from tests.conftest import ROOT, edit_params
 
 
 def edited(tmp_path: Path, key: str, value: object) -> Path:
     """A copy of the shipped params.yaml with one dotted key set."""
-    content = read_yaml(ROOT / "params.yaml")
-    *parents, last = key.split(".")
-    place = content
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(content))
+    shutil.copy(ROOT / "params.yaml", path)
+    edit_params(path, {key: value})
     return path
 
 
