@@ -6,6 +6,7 @@ its sha256; afterwards it loads in a fraction of a second. `MEDTUNE_CACHE` moves
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -45,6 +47,8 @@ def load_model(
         trust_remote_code=False,
         local_files_only=True,
     )
+    # A model may ship generation settings (a repetition penalty): greedy is to mean greedy.
+    loaded.generation_config = GenerationConfig()
     return loaded.to(device)  # type: ignore[arg-type]
 
 
@@ -64,7 +68,7 @@ def _dequantised(files: ModelFiles) -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"dequantising {files.path.name} (once) into {folder}")
+    print(f"dequantising {files.path.name} (once) into {folder}", file=sys.stderr)
     # Written aside and renamed: a killed or concurrent conversion never leaves half a model behind.
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
     try:

@@ -27,10 +27,9 @@ def data_card(params: DataParams, attribution: str, counts: Mapping[str, Mapping
 
 
 def model_card(
-    model: ModelParams, finetune: FinetuneParams, metrics: Mapping[str, Any], data_card_text: str
+    model: ModelParams, finetune: FinetuneParams, metrics: Mapping[str, Any], attribution: str
 ) -> str:
     """Markdown with the hub's front matter for `models/adapter/README.md`."""
-    data = data_card_text.replace("# Medical questions", "## Data: medical questions", 1)
     batch = finetune.batch_size * finetune.gradient_accumulation
     return f"""---
 library_name: peft
@@ -52,5 +51,7 @@ parameters that made it.
 
 {NOT_MEDICAL_ADVICE}
 
-{data.replace(NOT_MEDICAL_ADVICE, "").rstrip()}
+## Training data
+
+{attribution.strip()}
 """

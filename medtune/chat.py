@@ -19,6 +19,7 @@ What the template writes after that token (a newline, in SmolLM2's) belongs to n
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from medtune.errors import MedtuneError
@@ -49,7 +50,7 @@ class ChatEncoder:
     def encode_prompt(self, example: Example) -> list[int]:
         """Everything before the answer."""
         system = (example.system or self._prompt.system).strip()
-        contents = [system, user_text(example)] if system else [user_text(example)]
+        contents = [system, example.user_text] if system else [example.user_text]
         fragments = self._with_system if system else self._without_system
         ids = list(fragments[0])
         for content, fragment in zip(contents, fragments[1:], strict=True):
@@ -94,11 +95,13 @@ class ChatEncoder:
             {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
         ]
         extra: dict[str, Any] = {} if self._prompt.date is None else {"date_string": self._prompt.date}
-        return str(
-            self._tokenizer.apply_chat_template(
+        try:
+            text = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt, **extra
             )
-        )
+        except (ValueError, TemplateError) as error:
+            raise MedtuneError(f"the model's chat template cannot be used: {error}") from None
+        return str(text)
 
     def _template_ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False).input_ids
@@ -106,10 +109,3 @@ class ChatEncoder:
     def _content(self, text: str) -> list[int]:
         """Token ids of a content; `<|im_end|>` in it becomes the pieces of that text."""
         return self._tokenizer(text.strip(), add_special_tokens=False, split_special_tokens=True).input_ids
-
-
-def user_text(example: Example) -> str:
-    """What the user's turn says: the context, the question, the choices."""
-    parts = [example.context, example.question]
-    parts += ["\n".join(f"- {choice}" for choice in example.choices)] if example.choices else []
-    return "\n\n".join(part for part in parts if part)

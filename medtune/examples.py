@@ -43,6 +43,12 @@ class Example(BaseModel):
     choices: list[Text] | None = None
     system: Text | None = None
 
+    @property
+    def user_text(self) -> str:
+        """What the user's turn says: the context, the question, the choices."""
+        choices = "\n".join(f"- {choice}" for choice in self.choices or [])
+        return "\n\n".join(part for part in (self.context, self.question, choices) if part)
+
     @model_validator(mode="after")
     def _answer_is_a_choice(self) -> "Example":
         if self.choices is not None and self.answer not in self.choices:

@@ -8,6 +8,7 @@ Three forms are accepted:
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -50,24 +51,33 @@ class ModelFiles:
 
 def locate(model: ModelParams) -> ModelFiles:
     """Find the files that `model.source` names (a hub id is downloaded) and check them."""
+    is_hub_id = _HUB_ID.fullmatch(model.source) is not None
+    if model.revision is not None and not is_hub_id:
+        raise MedtuneError(
+            f"params.yaml: model.revision belongs to a hub id, but model.source is '{model.source}'"
+        )
     if model.source.startswith("package:"):
         path = _package_file(model.source)
         files = ModelFiles(path, file_sha256(path))
     elif model.source.startswith(("./", "../", "/", "~")):
         files = _folder(Path(model.source).expanduser())
-    elif _HUB_ID.fullmatch(model.source):
+    elif is_hub_id:
         files = _folder(_hub_snapshot(model))
     else:
         raise MedtuneError(f"params.yaml: model.source is '{model.source}'; accepted: {ACCEPTED}")
-    if model.sha256 is not None or model.revision is None:
+    # A commit hash pins a hub model's files already; elsewhere the sha256 is the only pin.
+    if model.sha256 is not None or not is_hub_id:
         require_sha256(model.source, files.sha256, model.sha256, "model.sha256")
     return files
 
 
 def load_vocabulary(files: ModelFiles) -> Tokenizer:
-    """The model's tokenizer without its special tokens, for counting tokens."""
+    """The model's tokenizer for counting tokens: special tokens in a text count as the text they are."""
     if not files.is_gguf:
-        return Tokenizer.from_file(str(files.path / "tokenizer.json"))
+        stored = Tokenizer.from_file(str(files.path / "tokenizer.json"))
+        stored.no_truncation()
+        stored.encode_special_tokens = True
+        return stored
     fields = gguf.GGUFReader(files.path).fields
     if (kind := fields["tokenizer.ggml.model"].contents()) != "gpt2":
         raise MedtuneError(
@@ -80,6 +90,11 @@ def load_vocabulary(files: ModelFiles) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def count_tokens(vocabulary: Tokenizer, texts: Iterable[str]) -> int:
+    """How many tokens the texts have, without any that a template or the tokenizer adds."""
+    return sum(len(vocabulary.encode(text, add_special_tokens=False).ids) for text in texts)
 
 
 def _package_file(source: str) -> Path:

@@ -20,7 +20,7 @@ PARAMS_FILE = Path("params.yaml")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Section(_Strict):
@@ -60,7 +60,7 @@ class DataParams(Section):
 
     source: str = Field(min_length=1)
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     validation: float = Field(gt=0, lt=1)
     test: float = Field(gt=0, lt=1)
     kinds: dict[str, KindParams] = Field(min_length=1)
@@ -124,7 +124,7 @@ class FinetuneParams(Section):
 
     name = "finetune"
 
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     precision: Literal["auto", "bfloat16", "float32"]
     lora: LoraParams
     epochs: float = Field(gt=0)
@@ -149,7 +149,7 @@ class EvaluateParams(Section):
 
     name = "evaluate"
 
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     examples_per_kind: int | None = Field(ge=1)
     batch_size: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
@@ -187,6 +187,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise MedtuneError(f"{path}, line {line}: {error.problem}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MedtuneError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(content, dict):
         raise MedtuneError(f"{path}: expected a mapping of sections")
     return content

@@ -1,7 +1,8 @@
 """How close a predicted answer is to the reference: exact, partial or incorrect, and token-F1.
 
-Text is compared as in SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): lower case,
-without punctuation and articles. An answer that is a set ("nervous system; musculoskeletal system")
+Text is compared much as in SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): lower case,
+without punctuation. Only a leading article is dropped, since "hepatitis A" is not "hepatitis", and the
+sign of a number is kept. An answer that is a set ("nervous system; musculoskeletal system")
 is compared as a set of such texts.
 """
 
@@ -13,6 +14,8 @@ from typing import Literal
 MatchType = Literal["exact", "partial", "incorrect"]
 
 SET_SEPARATOR = ";"
+
+_TOKEN = re.compile(r"(?<!\S)[<>≤≥±+-]+(?=\d)|\w+")
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,11 @@ def score(prediction: str, reference: str, *, is_set: bool, partial_f1: float) -
 
 
 def normalise(text: str) -> str:
-    """Lower case, only words and numbers, without articles, single spaces."""
-    words = re.findall(r"\w+", text.lower())
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    """Lower case words and signed numbers, single spaces, no leading article; symbols if all is symbols."""
+    tokens = _TOKEN.findall(text.lower())
+    if len(tokens) > 1 and tokens[0] in ("a", "an", "the"):
+        del tokens[0]
+    return " ".join(tokens) or text.strip().lower()
 
 
 def as_set(text: str) -> frozenset[str]:

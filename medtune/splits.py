@@ -80,7 +80,8 @@ def _draw(pool: list[Example], size: int | None, split: str, kind: str, seed: in
 
 
 def _question_key(example: Example) -> str:
-    return normalise(f"{example.context or ''} {example.question}")
+    """What is asked: with other choices or another context the same words are another question."""
+    return normalise(" ".join([example.context or "", example.question, *sorted(example.choices or [])]))
 
 
 def _answer_key(example: Example) -> str:

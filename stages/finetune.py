@@ -2,7 +2,7 @@
 
     python -m stages.finetune
 
-Reads data/prepared/{train,validation}.jsonl; writes models/adapter/, models/checkpoints/,
+Reads data/prepared/{train,validation}.jsonl and ATTRIBUTION.md; writes models/adapter/, models/checkpoints/,
 metrics/training.json and metrics/curves/. Params: model, prompt, compute, finetune.
 """
 
@@ -25,7 +25,7 @@ from medtune.training import train, training_metrics
 
 TRAIN = Path("data/prepared/train.jsonl")
 VALIDATION = Path("data/prepared/validation.jsonl")
-DATA_CARD = Path("data/prepared/README.md")
+ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
 ADAPTER = Path("models/adapter")
 CHECKPOINTS = Path("models/checkpoints")
 CURVES = Path("metrics/curves")
@@ -60,7 +60,7 @@ def main() -> None:
         dtype,
     )
     write_json(ADAPTER / "provenance.json", provenance)
-    card = model_card(model_params, params, metrics, DATA_CARD.read_text(encoding="utf-8"))
+    card = model_card(model_params, params, metrics, ATTRIBUTION.read_text(encoding="utf-8"))
     (ADAPTER / "README.md").write_text(card, encoding="utf-8")
 
     write_json(Path("metrics/training.json"), metrics)

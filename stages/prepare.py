@@ -2,7 +2,8 @@
 
     python -m stages.prepare
 
-Writes data/prepared/{train,validation,test}.jsonl, its README.md (the data card) and metrics/data.json.
+Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card) and ATTRIBUTION.md, and
+metrics/data.json.
 Params: data, model (its tokenizer counts the tokens).
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from medtune.cards import data_card
 from medtune.errors import MedtuneError, run
 from medtune.examples import write_jsonl
-from medtune.model_files import load_vocabulary, locate
+from medtune.model_files import count_tokens, load_vocabulary, locate
 from medtune.outputs import record_timing, write_json
 from medtune.params import DataParams, ModelParams
 from medtune.sources import load_source
@@ -39,14 +40,15 @@ def main() -> None:
     }
     tokens = {
         split: {
-            "questions": sum(len(vocabulary.encode(example.question).ids) for example in examples),
-            "answers": sum(len(vocabulary.encode(example.answer).ids) for example in examples),
+            "questions": count_tokens(vocabulary, (example.user_text for example in examples)),
+            "answers": count_tokens(vocabulary, (example.answer for example in examples)),
         }
         for split, examples in splits.items()
     }
 
     for split, examples in splits.items():
         write_jsonl(PREPARED / f"{split}.jsonl", examples)
+    (PREPARED / "ATTRIBUTION.md").write_text(source.attribution + "\n", encoding="utf-8")
     (PREPARED / "README.md").write_text(data_card(params, source.attribution, counts), encoding="utf-8")
     write_json(Path("metrics/data.json"), {"examples": counts, "tokens": tokens, "overlaps": shared})
     record_timing("prepare", time.monotonic() - start)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from medtune import base_model
+from medtune.errors import MedtuneError
 from medtune.model_files import load_vocabulary, locate
 from medtune.params import ComputeParams, ModelParams
 from tests.conftest import ROOT
@@ -42,3 +44,16 @@ def test_the_vocabulary_of_the_gguf_counts_as_the_tokenizer_does() -> None:
     tokenizer = base_model.load_tokenizer(base_model.base_folder(MODEL))
     for text in ("22q11.2 deletion\n\n  ätiology", "What is arachnodactyly?", "Aplasia/Hypoplasia (5th)"):
         assert vocabulary.encode(text).ids == tokenizer(text).input_ids
+
+
+def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    tiny_llama.generation_config.repetition_penalty = 5.0
+    tiny_llama.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    params = MODEL.model_copy(update={"source": str(tmp_path), "sha256": None})
+    with pytest.raises(MedtuneError) as error:
+        base_model.base_folder(params)
+    pinned = params.model_copy(update={"sha256": str(error.value).split()[-1]})
+    loaded = base_model.load_model(pinned, COMPUTE, torch.float32, CPU)
+    assert loaded.generation_config is not None
+    assert loaded.generation_config.repetition_penalty in (None, 1.0)

@@ -7,7 +7,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from medtune.base_model import base_folder, load_tokenizer
-from medtune.chat import ChatEncoder, user_text
+from medtune.chat import ChatEncoder
 from medtune.errors import MedtuneError
 from medtune.params import ModelParams, PromptParams
 from tests.conftest import ROOT, example
@@ -92,8 +92,8 @@ def test_without_a_system_prompt_there_is_no_system_turn(chatml_tokenizer: PreTr
 
 
 def test_context_and_choices_are_part_of_the_question() -> None:
-    shown = user_text(example(context="A study.", choices=["yes", "A high temperature."]))
-    assert shown == "A study.\n\nWhat is fever?\n\n- yes\n- A high temperature."
+    asked = example(context="A study.", choices=["yes", "A high temperature."])
+    assert asked.user_text == "A study.\n\nWhat is fever?\n\n- yes\n- A high temperature."
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,12 @@ def test_context_and_choices_are_part_of_the_question() -> None:
             "{% if add_generation_prompt %}<think>{% endif %}",
             "opens an answer in two ways",
         ),
+        (None, "cannot be used: .*chat_template"),
+        ("{{ raise_exception('no system role') }}", "cannot be used: no system role"),
     ],
 )
 def test_templates_that_cannot_be_cut_are_refused(
-    chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str, expected: str
+    chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, template: str | None, expected: str
 ) -> None:
     chatml_tokenizer.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)

@@ -74,6 +74,12 @@ def test_a_folder_with_pickled_weights_only_is_refused(folder: Path) -> None:
     )
 
 
+def test_a_revision_does_not_stand_in_for_the_hash_of_a_folder(folder: Path) -> None:
+    assert "model.revision belongs to a hub id" in refused(
+        named(source=str(folder), sha256=None, revision=REVISION)
+    )
+
+
 def test_a_hub_id_needs_a_commit() -> None:
     message = refused(named(source="org/model", revision=None))
     assert "model.revision must be the full commit hash (40 hex digits)" in message

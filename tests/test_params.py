@@ -40,6 +40,8 @@ def test_scientific_notation_is_a_number_as_it_is_for_dvc(tmp_path: Path) -> Non
         ("finetune.batch_size", 0, "finetune.batch_size is 0: Input should be greater than or equal to 1"),
         ("finetune.schedule", "sine", "finetune.schedule is 'sine': Input should be 'cosine', 'linear' or"),
         ("finetune.lora.dropout", 1.0, "finetune.lora.dropout is 1.0: Input should be less than 1"),
+        ("finetune.epochs", float("inf"), "finetune.epochs is inf: Input should be a finite number"),
+        ("finetune.seed", 2**32, "finetune.seed is 4294967296: Input should be less than 4294967296"),
         ("finetune.lora.target_modules", 3, "finetune.lora.target_modules is 3"),
     ],
 )
@@ -89,6 +91,14 @@ def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str, expected: s
     with pytest.raises(MedtuneError) as error:
         FinetuneParams.load(path)
     assert expected in str(error.value)
+
+
+def test_binary_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    for content in (b"\xff\xfe", b"a: \x00"):
+        path.write_bytes(content)
+        with pytest.raises(MedtuneError, match="not readable as YAML"):
+            FinetuneParams.load(path)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

@@ -16,6 +16,15 @@ from medtune.scoring import as_set, normalise, score, token_f1
         ("Long slender fingers", "Abnormally long fingers", False, "partial"),
         ("A heart disease", "Abnormally long fingers", False, "incorrect"),
         ("", "Abnormally long fingers", False, "incorrect"),
+        ("hepatitis", "Hepatitis A", False, "partial"),
+        ("Vitamin deficiency", "Vitamin A deficiency", False, "partial"),
+        ("A", "A", False, "exact"),
+        ("", "A", False, "incorrect"),
+        ("...", "A", False, "incorrect"),
+        ("-", "+", False, "incorrect"),
+        ("+", "+", False, "exact"),
+        ("> 5", "<5", False, "partial"),
+        ("> 5", ">5 mg", False, "partial"),
     ],
 )
 def test_match_type(prediction: str, reference: str, is_set: bool, expected: str) -> None:

@@ -64,6 +64,18 @@ def test_a_shared_question_or_long_answer_joins_groups() -> None:
     assert all(len(examples) % 2 == 0 for examples in splits.values())
 
 
+def test_the_same_stem_with_other_choices_is_another_question() -> None:
+    rows = [
+        example(
+            id=str(i), question="Which is true?", answer=f"a{i}", choices=[f"a{i}", f"b{i}"], group=str(i)
+        )
+        for i in range(60)
+    ]
+    splits = split_by_group(rows, params())
+    assert all(splits.values())
+    assert len({e.group for examples in splits.values() for e in examples}) == 60
+
+
 def test_overlaps_are_counted() -> None:
     twin = example(question="What is  FEVER", answer="one two three four five six seven eight nine ten")
     other = example(answer=twin.answer)
