@@ -113,3 +113,14 @@ def example(**changes: object) -> Example:
         "group": "1",
     }
     return Example.model_validate(fields | changes)
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository at reduced sizes with one finished and committed run. Copy it; leave it as it is."""
+    from tests.pipeline import STAGES, commit, create_project, repro
+
+    folder = create_project(tmp_path_factory.mktemp("finished") / "medtune")
+    assert repro(folder) == set(STAGES)
+    commit(folder, "A reduced run")
+    return folder

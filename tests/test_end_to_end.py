@@ -1,10 +1,7 @@
-"""The real pipeline in a clone of its own: real model, real data, reduced sizes, `dvc` as a user runs it."""
+"""The pipeline from end to end, as a user meets it: files, reruns, a clone, a failure."""
 
 import json
-import os
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,60 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, edit_params
+from tests.pipeline import STAGES, attempt, commit, repro, run
 
 pytestmark = pytest.mark.slow
 
-REDUCED: dict[str, object] = {
-    "data.kinds.organ_system.train": 64,
-    "finetune.evaluate_every": 3,
-    "evaluate.examples_per_kind": 6,
-    "evaluate.max_new_tokens": 12,
-}
-for kind in ("organ_system", "medical_term", "definition"):
-    REDUCED.setdefault(f"data.kinds.{kind}.train", 8)
-    REDUCED[f"data.kinds.{kind}.validation"] = 5
-    REDUCED[f"data.kinds.{kind}.test"] = 8
-STAGES = ["prepare", "finetune", "baseline", "evaluate"]
-
-
-def run(*command: str, cwd: Path) -> str:
-    """Run a command of this environment in a folder; on failure show what it printed."""
-    binaries = Path(sys.executable).parent
-    result = subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
-
-
-def commit(folder: Path, message: str) -> None:
-    run("git", "add", "--all", cwd=folder)
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
-    run("git", *identity, "commit", "--quiet", "--message", message, cwd=folder)
-
-
-def repro(folder: Path, *options: str) -> set[str]:
-    """Run `dvc repro` and return the stages that ran."""
-    return set(re.findall(r"Running stage '(\w+)'", run("dvc", "repro", *options, cwd=folder)))
-
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the files of this one, reduced sizes, and one finished and committed run."""
+def project(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run, for the tests here to change in turn."""
     folder = tmp_path_factory.mktemp("end-to-end") / "medtune"
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    for name in listed.splitlines():
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    run("git", "init", "--quiet", cwd=folder)
-    edit_params(folder / "params.yaml", REDUCED)
-    assert repro(folder) == set(STAGES)
-    commit(folder, "A reduced run")
+    shutil.copytree(finished_project, folder, symlinks=True)
     return folder
 
 
@@ -181,13 +134,7 @@ def test_a_stage_that_fails_says_why_and_loses_nothing(project: Path) -> None:
     before = (project / "dvc.lock").read_bytes()
     params = (project / "params.yaml").read_bytes()
     edit_params(project / "params.yaml", {"finetune.max_length": 60})
-    result = subprocess.run(
-        [Path(sys.executable).parent / "dvc", "repro"],
-        cwd=project,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
+    result = attempt("dvc", "repro", cwd=project)
     assert result.returncode != 0
     assert "error: data/prepared/train.jsonl: example" in result.stderr
     assert "Traceback" not in result.stderr

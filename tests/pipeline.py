@@ -1,0 +1,69 @@
+"""The real pipeline at reduced sizes, in a repository of its own, run as a user runs it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.conftest import ROOT, edit_params
+
+REDUCED: dict[str, object] = {
+    "data.kinds.organ_system.train": 64,
+    "finetune.evaluate_every": 3,
+    "evaluate.examples_per_kind": 6,
+    "evaluate.max_new_tokens": 12,
+}
+for kind in ("organ_system", "medical_term", "definition"):
+    REDUCED.setdefault(f"data.kinds.{kind}.train", 8)
+    REDUCED[f"data.kinds.{kind}.validation"] = 5
+    REDUCED[f"data.kinds.{kind}.test"] = 8
+STAGES = ["prepare", "finetune", "baseline", "evaluate"]
+"""In an order in which they can run."""
+
+
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's variables, with the programs of its Python environment first on the path."""
+    binaries = Path(sys.executable).parent
+    return os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"} | dict(changes or {})
+
+
+def attempt(
+    *command: str, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder; it may fail."""
+    return subprocess.run(command, cwd=cwd, env=environment(env), capture_output=True, text=True)
+
+
+def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run a command in a folder and return what it printed; on failure show that."""
+    result = attempt(*command, cwd=cwd, env=env)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit everything in a folder."""
+    run("git", "add", "--all", cwd=folder)
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    run("git", *identity, "commit", "--quiet", "--message", message, cwd=folder)
+
+
+def repro(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> set[str]:
+    """Run `dvc repro` and return the stages that ran."""
+    return set(re.findall(r"Running stage '(\w+)'", run("dvc", "repro", *options, cwd=folder, env=env)))
+
+
+def create_project(folder: Path, params: Mapping[str, object] | None = None) -> Path:
+    """A repository with the files of this one, at reduced sizes, before its first run."""
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in listed.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run("git", "init", "--quiet", cwd=folder)
+    edit_params(folder / "params.yaml", REDUCED | dict(params or {}))
+    commit(folder, "At reduced sizes")
+    return folder
