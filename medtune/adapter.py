@@ -5,7 +5,8 @@ import warnings
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from medtune.errors import MedtuneError
@@ -48,6 +49,11 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
         if isinstance(value, list):
             config[key] = sorted(value)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_weights(model: PeftModel, folder: Path) -> None:
+    """Replace the adapter's weights by those saved in a folder."""
+    set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:

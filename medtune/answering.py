@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from medtune.adapter import check_adapter, load_adapter
+from medtune.answer_log import AnswerLog
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.chat import ChatEncoder
 from medtune.compute import set_up
@@ -51,8 +52,10 @@ class Answerer:
             model = load_adapter(model, Path(adapter)).merge_and_unload()
         return cls(model, encoder, params)
 
-    def answer(self, examples: Sequence[Example], progress: str | None = None) -> list[AnswerText]:
-        """Answer examples in batches; `progress` names a progress bar."""
+    def answer(
+        self, examples: Sequence[Example], progress: str | None = None, log: AnswerLog | None = None
+    ) -> list[AnswerText]:
+        """Answer examples in batches; `progress` names a progress bar, `log` keeps finished batches."""
         answers = generate_answers(
             self.model,
             [self.encoder.encode_prompt(example) for example in examples],
@@ -60,6 +63,7 @@ class Answerer:
             max_new_tokens=self.params.max_new_tokens,
             batch_size=self.params.batch_size,
             progress=progress,
+            log=log,
         )
         return [
             AnswerText(self.encoder.decode(answer.ids), len(answer.ids), answer.truncated)

@@ -4,14 +4,13 @@ A GGUF is dequantised once (about 20 s) into a folder of safetensors outside the
 its sha256; afterwards it loads in a fraction of a second. `MEDTUNE_CACHE` moves that folder.
 """
 
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 import transformers
+from filelock import FileLock
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from medtune.cache import cache_folder
 from medtune.model_files import ModelFiles, locate
 from medtune.params import ComputeParams, ModelParams
 
@@ -57,35 +57,31 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: `$MEDTUNE_CACHE`, else `~/.cache/medtune`."""
-    return Path(os.environ.get("MEDTUNE_CACHE") or Path.home() / ".cache" / "medtune")
-
-
 def _dequantised(files: ModelFiles) -> Path:
     """Convert a GGUF unless that was done; the version of the converter is part of the name."""
     folder = cache_folder() / f"{files.sha256}-transformers-{transformers.__version__}"
-    if folder.exists():
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"dequantising {files.path.name} (once) into {folder}", file=sys.stderr)
-    # Written aside and renamed: a killed or concurrent conversion never leaves half a model behind.
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-    try:
-        source, name = files.path.parent, files.path.name
-        AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(partial)
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            gguf_file=name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
-        model.save_pretrained(partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            print(f"dequantising {files.path.name} (once) into {folder}", file=sys.stderr)
+            # Written aside and renamed: a killed conversion never leaves half a model under this name.
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                _convert(files.path, partial)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _convert(source: Path, target: Path) -> None:
+    folder, name = source.parent, source.name
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    model.save_pretrained(target)

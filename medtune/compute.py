@@ -18,6 +18,10 @@ def set_up(compute: ComputeParams, seed: int) -> torch.device:
     # A debugging aid that fills every new tensor: costs time, and no result depends on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not compute.deterministic
+    # `sdpa` on CUDA picks a kernel by the chip and the shapes. Left to it are flash attention, whose
+    # backward pass heeds the line above, and, where flash does not apply, the plain kernel.
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     set_seed(seed)
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise MedtuneError(

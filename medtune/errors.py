@@ -1,8 +1,11 @@
 """The one kind of error a user is meant to read."""
 
+import errno
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 class MedtuneError(Exception):
@@ -16,9 +19,14 @@ def nearest(name: str, valid: list[str]) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call an entry point; a `MedtuneError` becomes one line on standard error and exit code 1."""
+    """Call an entry point; bad input or a full disk become one line on standard error and exit code 1."""
     try:
         main()
     except MedtuneError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        print(f"error: {error.filename or 'a file'} could not be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)

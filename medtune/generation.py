@@ -1,12 +1,15 @@
 """Greedy answers in batches."""
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 
 import torch
 from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+
+from medtune.answer_log import AnswerLog
 
 PAD = 0
 """Fills up rows; masked by position, so any token id would do."""
@@ -28,9 +31,11 @@ def generate_answers(
     max_new_tokens: int,
     batch_size: int,
     progress: str | None = None,
+    log: AnswerLog | None = None,
 ) -> list[Answer]:
     """Continue each prompt greedily until `end_id`; answers come in the order of the prompts.
 
+    Batches that the log holds are not generated again.
     Prompts of similar length share a batch. In float32 the text does not depend on the batch an example
     is in (tests/test_generation.py); in bfloat16 it would.
     """
@@ -39,9 +44,15 @@ def generate_answers(
     with tqdm(total=len(prompts), desc=progress, unit="example", disable=progress is None) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            rows = _generate([prompts[index] for index in batch], model, end_id, max_new_tokens)
-            for index, answer in zip(batch, rows, strict=True):
-                answers[index] = answer
+            start_time = time.monotonic()
+            logged = log.get(batch) if log else None
+            if logged is not None:
+                rows = [Answer(**answer) for answer in logged]
+            else:
+                rows = list(_generate([prompts[index] for index in batch], model, end_id, max_new_tokens))
+                if log:
+                    log.add(batch, [asdict(row) for row in rows], time.monotonic() - start_time)
+            answers |= dict(zip(batch, rows, strict=True))
             bar.update(len(batch))
     return [answers[index] for index in range(len(prompts))]
 

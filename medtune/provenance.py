@@ -5,6 +5,7 @@ Only what decides the result or may explain a difference; nothing that changes b
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from importlib import metadata
@@ -50,7 +51,9 @@ def describe_run(
             "machine": platform.machine(),
             "processor_features": processor_features(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "threads": torch.get_num_threads(),
+            "attention_kernels": attention_kernels(),
             "base_dtype": str(dtype).removeprefix("torch."),
         },
     }
@@ -69,6 +72,17 @@ def loaded_code() -> dict[str, str]:
         for file in sorted(files)
         if file.is_relative_to(root / "medtune") or file.is_relative_to(root / "stages")
     }
+
+
+def attention_kernels() -> list[str]:
+    """The kernels that `compute.attention: sdpa` may use on CUDA."""
+    enabled = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+        "memory_efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+    }
+    return sorted(name for name, value in enabled.items() if value)
 
 
 def processor_features() -> list[str]:

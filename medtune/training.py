@@ -1,14 +1,18 @@
 """Training: transformers' Trainer with a loss that costs only what the answers need."""
 
+import json
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -21,13 +25,16 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from medtune.adapter import save_adapter
+from medtune.adapter import load_weights, save_adapter
 from medtune.batching import EncodedExamples, SimilarLengthSampler, pad, split_batch
+from medtune.checkpoints import TRAINER_STATE, Checkpoints
 from medtune.errors import MedtuneError
 from medtune.loss import summed_loss
 from medtune.params import FinetuneParams
 
 CLOCK_SUFFIXES = ("_runtime", "_per_second")
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What Python, torch.save and safetensors raise when a file cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,22 @@ def train(
     training: Dataset,
     validation: Dataset,
     params: FinetuneParams,
-    checkpoints: Path,
+    checkpoints: Checkpoints,
 ) -> TrainingResult:
-    """Train `model` in place; afterwards it holds the weights of the best validation loss."""
+    """Train `model` in place, from the last good checkpoint if there is one.
+
+    Afterwards it holds the weights of the best validation loss. An interrupted run that is started again
+    ends with the bytes of an undisturbed one (tests/test_training.py).
+    """
+    start = time.monotonic()
+    done = checkpoints.latest()
+    earlier = 0.0 if done is None else checkpoints.seconds(done)
     trainer = AnswerTrainer(
         tokens_per_pass=params.tokens_per_pass,
+        checkpoints=checkpoints,
+        started=start - earlier,
         model=model,
-        args=_arguments(params, model, checkpoints),
+        args=_arguments(params, model, checkpoints.folder),
         train_dataset=training,
         eval_dataset=validation.select(_by_length(validation)),
         data_collator=pad,
@@ -62,15 +78,27 @@ def train(
         callbacks=_callbacks(params),
     )
     trainer.remove_callback(PrinterCallback)
-    start = time.monotonic()
-    trainer.train()
+    if done is not None:
+        tqdm.write(f"finetune: going on from step {done}")
+    if done is None or not _has_ended(checkpoints.path(done)):
+        try:
+            trainer.train(resume_from_checkpoint=None if done is None else str(checkpoints.path(done)))
+        except UnpicklingError as error:
+            reason = str(error).splitlines()[0]
+            raise MedtuneError(
+                f"{checkpoints.folder}: holds a pickle that no training run wrote ({reason}); delete it"
+            ) from None
+    last = checkpoints.last()
+    state = TrainerState.load_from_json(str(checkpoints.path(last) / TRAINER_STATE))
+    assert state.best_global_step is not None and state.best_metric is not None
+    load_weights(model, checkpoints.path(state.best_global_step))
     return TrainingResult(
-        log=trainer.state.log_history,
-        steps=trainer.state.global_step,
-        best_step=trainer.state.best_global_step or 0,
-        validation_loss=math.nan if trainer.state.best_metric is None else trainer.state.best_metric,
-        tokens=trainer.state.num_input_tokens_seen,
-        seconds=time.monotonic() - start,
+        log=state.log_history,
+        steps=last,
+        best_step=state.best_global_step,
+        validation_loss=state.best_metric,
+        tokens=state.num_input_tokens_seen,
+        seconds=checkpoints.seconds(last),
     )
 
 
@@ -97,8 +125,10 @@ def training_metrics(
 class AnswerTrainer(Trainer):
     """A Trainer whose logits are computed only where a label is, and whose history holds no clock."""
 
-    def __init__(self, tokens_per_pass: int, **kwargs: Any) -> None:
+    def __init__(self, tokens_per_pass: int, checkpoints: Checkpoints, started: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._checkpoints = checkpoints
+        self._started = started
         self.model: PeftModel
         self.processing_class: PreTrainedTokenizerBase
         self._tokens_per_pass = tokens_per_pass
@@ -172,6 +202,19 @@ class AnswerTrainer(Trainer):
             self.args.seed,
         )
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        step = self.state.global_step
+        try:
+            super()._save_checkpoint(model, trial)
+            assert self.state.best_global_step is not None
+            self._checkpoints.seal(step, self.state.best_global_step, time.monotonic() - self._started)
+        except WRITE_ERRORS as error:
+            free = shutil.disk_usage(self._checkpoints.folder).free / 2**20
+            raise MedtuneError(
+                f"{self._checkpoints.path(step)}: not written: {error} ({free:.0f} MiB are free); make room, "
+                "then run `dvc repro` again: it goes on from the checkpoint before"
+            ) from error
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Adapter and tokenizer as in `models/adapter`; no pickled arguments, no local paths."""
         if self.args.should_save:
@@ -241,6 +284,12 @@ class Guard(TrainerCallback):
                 )
 
 
+def _has_ended(checkpoint: Path) -> bool:
+    """Whether training stopped with this checkpoint: after its last step, or early."""
+    state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
+    return state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
+
+
 def _by_length(dataset: Dataset) -> list[int]:
     lengths = [len(ids) for ids in dataset["input_ids"]]
     return sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -276,8 +325,8 @@ def _arguments(params: FinetuneParams, model: PeftModel, checkpoints: Path) -> T
         eval_steps=params.evaluate_every,
         save_strategy="steps",
         save_steps=params.evaluate_every,
-        save_total_limit=params.keep_checkpoints,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         include_num_input_tokens_seen="non_padding",

@@ -14,14 +14,16 @@ from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.batching import encode_examples
 from medtune.cards import model_card
 from medtune.chat import ChatEncoder
+from medtune.checkpoints import Checkpoints
 from medtune.compute import frozen_dtype, set_up
-from medtune.errors import run
 from medtune.examples import read_jsonl
 from medtune.model_files import locate
 from medtune.outputs import record_timing, write_curve, write_json
 from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
+from medtune.progress import kept_progress
 from medtune.provenance import describe_run
 from medtune.training import train, training_metrics
+from medtune.workspace import run_stage
 
 TRAIN = Path("data/prepared/train.jsonl")
 VALIDATION = Path("data/prepared/validation.jsonl")
@@ -45,13 +47,6 @@ def main() -> None:
     base = load_model(model_params, compute, dtype, device)
     model = attach_lora(base, params.lora, model_params)
 
-    for folder in (ADAPTER, CHECKPOINTS):
-        shutil.rmtree(folder, ignore_errors=True)
-    result = train(model, tokenizer, training.rows, validation.rows, params, CHECKPOINTS)
-
-    metrics = training_metrics(result, model, training, validation)
-    save_adapter(model, ADAPTER)
-    tokenizer.save_pretrained(ADAPTER)
     provenance = describe_run(
         locate(model_params),
         [TRAIN, VALIDATION],
@@ -59,15 +54,24 @@ def main() -> None:
         device,
         dtype,
     )
-    write_json(ADAPTER / "provenance.json", provenance)
-    card = model_card(model_params, params, metrics, ATTRIBUTION.read_text(encoding="utf-8"))
-    (ADAPTER / "README.md").write_text(card, encoding="utf-8")
+    with kept_progress("finetune", provenance) as progress:
+        checkpoints = Checkpoints(progress, params.keep_checkpoints)
+        result = train(model, tokenizer, training.rows, validation.rows, params, checkpoints)
 
-    write_json(Path("metrics/training.json"), metrics)
-    write_curve(CURVES / "training.csv", result.log, ["step", "loss", "learning_rate", "grad_norm"])
-    write_curve(CURVES / "validation.csv", result.log, ["step", "eval_loss"])
+        for folder in (ADAPTER, CHECKPOINTS):
+            shutil.rmtree(folder, ignore_errors=True)
+        checkpoints.publish(result.steps, CHECKPOINTS)
+        save_adapter(model, ADAPTER)
+        tokenizer.save_pretrained(ADAPTER)
+        metrics = training_metrics(result, model, training, validation)
+        write_json(ADAPTER / "provenance.json", provenance)
+        card = model_card(model_params, params, metrics, ATTRIBUTION.read_text(encoding="utf-8"))
+        (ADAPTER / "README.md").write_text(card, encoding="utf-8")
+        write_json(Path("metrics/training.json"), metrics)
+        write_curve(CURVES / "training.csv", result.log, ["step", "loss", "learning_rate", "grad_norm"])
+        write_curve(CURVES / "validation.csv", result.log, ["step", "eval_loss"])
     record_timing("finetune", result.seconds, result.tokens)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("finetune", main)

@@ -12,13 +12,14 @@ from collections import Counter
 from pathlib import Path
 
 from medtune.cards import data_card
-from medtune.errors import MedtuneError, run
+from medtune.errors import MedtuneError
 from medtune.examples import write_jsonl
 from medtune.model_files import count_tokens, load_vocabulary, locate
 from medtune.outputs import record_timing, write_json
 from medtune.params import DataParams, ModelParams
 from medtune.sources import load_source
 from medtune.splits import overlaps, split_by_group
+from medtune.workspace import run_stage
 
 PREPARED = Path("data/prepared")
 
@@ -55,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage("prepare", main)

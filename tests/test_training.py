@@ -1,7 +1,10 @@
 """The whole training run on a tiny Llama: what it leaves, that it repeats, and how it fails."""
 
 import json
-from collections.abc import Callable
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,14 +15,18 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from medtune.adapter import attach_lora
+from medtune.adapter import attach_lora, save_adapter
 from medtune.batching import IGNORED
+from medtune.checkpoints import Checkpoints
 from medtune.errors import MedtuneError
+from medtune.outputs import write_json
 from medtune.params import EarlyStoppingParams, FinetuneParams, ModelParams
-from medtune.training import TrainingResult, train
+from medtune.training import AnswerTrainer, TrainingResult, train
 from tests.conftest import ROOT
 
 Run = Callable[..., tuple[PeftModel, TrainingResult]]
+
+PROGRESS = Path("progress")
 
 CHECKPOINT_FILES = {
     "adapter_config.json",
@@ -58,7 +65,7 @@ def run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Trains a fresh adapter in its own folder, given parameters; returns model, result and folder."""
+    """Trains a fresh adapter, given parameters, as the stage does; what it leaves is below models/."""
     monkeypatch.chdir(tmp_path)
     base = {name: tensor.clone() for name, tensor in tiny_llama.state_dict().items()}
     model_params = ModelParams.load(ROOT / "params.yaml")
@@ -69,8 +76,14 @@ def run(
         fresh.load_state_dict(base)
         set_seed(params.seed)
         model = attach_lora(fresh, params.lora, model_params)
-        folder = Path("models/checkpoints")
-        result = train(model, chatml_tokenizer, rows(38), validation or rows(9), params, folder)
+        PROGRESS.mkdir(exist_ok=True)
+        checkpoints = Checkpoints(PROGRESS, params.keep_checkpoints)
+        result = train(model, chatml_tokenizer, rows(38), validation or rows(9), params, checkpoints)
+        shutil.rmtree("models", ignore_errors=True)
+        checkpoints.publish(result.steps, Path("models/checkpoints"))
+        save_adapter(model, Path("models/adapter"))
+        write_json(Path("models/log.json"), {"log": [e for e in result.log if "train_loss" not in e]})
+        shutil.rmtree(PROGRESS)
         return model, result
 
     return _run
@@ -93,7 +106,7 @@ def test_it_learns_and_keeps_the_best_checkpoint(run: Run, params: FinetuneParam
     assert result.tokens == 2 * sum(len(ids) for ids in rows(38)["input_ids"])
     kept = {path.name for path in Path("models/checkpoints").iterdir()}
     assert f"checkpoint-{result.best_step}" in kept
-    assert len(kept) == params.keep_checkpoints
+    assert kept >= {"checkpoint-16", "checkpoint-20"}
     saved = Path(f"models/checkpoints/checkpoint-{result.best_step}")
     assert {path.name for path in saved.iterdir()} == CHECKPOINT_FILES
     held = {name.replace(".default", ""): weight for name, weight in model.named_parameters()}
@@ -177,3 +190,154 @@ def test_a_diverging_run_is_one_clear_error(run: Run, params: FinetuneParams) ->
     wild = params.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
     with pytest.raises(MedtuneError, match=r"training diverged: .* lower finetune.learning_rate"):
         run(wild)
+
+
+class Killed(BaseException):
+    """Stands in for a signal: nothing in the code under test catches it."""
+
+
+@contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, steps: int, during: str) -> Iterator[None]:
+    """Let training die after so many steps: in the next step, or while it writes their checkpoint."""
+
+    def die(trainer: AnswerTrainer, *args: object, **kwargs: object) -> object:
+        if trainer.state.global_step == steps:
+            raise Killed
+        return original(trainer, *args, **kwargs)
+
+    original = getattr(AnswerTrainer, during)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(AnswerTrainer, during, die)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("steps", "during"),
+    [
+        (4, "_save_rng_state"),
+        (4, "training_step"),
+        (5, "training_step"),
+        (8, "_save_rng_state"),
+        (11, "training_step"),
+        (12, "training_step"),
+    ],
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"keep_checkpoints": 1, "epochs": 1.6},
+        {"early_stopping": EarlyStoppingParams(patience=2, min_improvement=0.5)},
+    ],
+    ids=["plain", "keep-one", "early-stopping"],
+)
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
+    run: Run,
+    params: FinetuneParams,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    steps: int,
+    during: str,
+) -> None:
+    dropout = params.lora.model_copy(update={"dropout": 0.1})
+    params = params.model_copy(update={"lora": dropout, **changes})
+    _, undisturbed = run(params)
+    assert undisturbed.steps > steps
+    expected = digests(Path("models"))
+    with killed_at(monkeypatch, steps, during):
+        run(params)
+    run(params)
+    assert digests(Path("models")) == expected
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "no manifest"])
+def test_a_damaged_checkpoint_is_not_used(
+    run: Run,
+    params: FinetuneParams,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    run(params)
+    expected = digests(Path("models"))
+    with killed_at(monkeypatch, 13, "training_step"):
+        run(params)
+    optimizer = PROGRESS / "checkpoint-12/optimizer.pt"
+    content = optimizer.read_bytes()
+    if damage == "cut":
+        optimizer.write_bytes(content[:100])
+    elif damage == "flipped":
+        optimizer.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    elif damage == "missing":
+        optimizer.unlink()
+    else:
+        (optimizer.parent / "manifest.json").unlink()
+    run(params)
+    printed = "".join(capsys.readouterr())
+    assert "checkpoint-12: incomplete or damaged, not used" in printed
+    assert "going on from step 8" in printed
+    assert digests(Path("models")) == expected
+
+
+@pytest.mark.parametrize("epochs", [0.4, 2.0])
+def test_a_run_killed_after_its_last_checkpoint_trains_no_further(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch, epochs: float
+) -> None:
+    params = params.model_copy(update={"epochs": epochs})
+    run(params)
+    expected = digests(Path("models"))
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "publish", die)
+        run(params)
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswerTrainer, "training_step", lambda *_: pytest.fail("trained on"))
+        run(params)
+    assert digests(Path("models")) == expected
+
+
+class Payload:
+    """A pickle that leaves a file where it is loaded."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_planted_into_the_progress_is_never_run(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with killed_at(monkeypatch, 6, "training_step"):
+        run(params)
+    with (PROGRESS / "checkpoint-4" / name).open("wb") as file:
+        pickle.dump(Payload(), file)
+    # Whoever can write there can also write a manifest that vouches for it.
+    (PROGRESS / "checkpoint-4/manifest.json").unlink()
+    Checkpoints(PROGRESS, 2).seal(4, 4, 1.0)
+    with pytest.raises(MedtuneError, match="holds a pickle that no training run wrote"):
+        run(params)
+    assert not Path("executed").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_clear_error_and_the_one_before_serves(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(params)
+    expected = digests(Path("models"))
+
+    save = AnswerTrainer._save_rng_state
+
+    def full(trainer: AnswerTrainer, folder: str) -> None:
+        if trainer.state.global_step == 8:
+            raise OSError(28, "No space left on device")
+        save(trainer, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswerTrainer, "_save_rng_state", full)
+        with pytest.raises(MedtuneError, match=r"checkpoint-8: not written: .*No space left"):
+            run(params)
+    run(params)
+    assert digests(Path("models")) == expected
