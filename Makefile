@@ -5,13 +5,16 @@ PYTHON ?= python3
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: install repro test lint format
+.PHONY: install repro test faults lint format
 
 repro: $(INSTALLED)
 	dvc repro
 
 test: $(INSTALLED)
 	python -m pytest
+
+faults: $(INSTALLED)
+	python -m tests.faults
 
 lint: $(INSTALLED)
 	ruff check .

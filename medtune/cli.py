@@ -22,6 +22,15 @@ def _main() -> None:
     ask.add_argument("--base", action="store_true", help="ask the untuned model instead")
     ask.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
     ask.set_defaults(call=_ask)
+    verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
+    verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
+    verify.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.05,
+        help="how far a rate or loss of the second run may be off (default: %(default)s)",
+    )
+    verify.set_defaults(call=_verify)
     arguments = parser.parse_args()
     arguments.call(arguments)
 
@@ -34,6 +43,44 @@ def _ask(arguments: argparse.Namespace) -> None:
 
     answerer = Answerer.load(adapter=None if arguments.base else arguments.adapter)
     print(answerer.ask(arguments.question, arguments.context))
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from medtune.verification import uncommitted, verify_chain
+
+    links = verify_chain()
+    for link in links:
+        print(f"{'BROKEN' if link.broken else 'holds ':<7}{link.name}")
+        if link.broken:
+            print(f"       {link.broken}")
+    if changed := uncommitted():
+        print(f"note: not as committed: {', '.join(changed)}")
+    if broken := sum(link.broken is not None for link in links):
+        raise MedtuneError(f"{broken} of {len(links)} links are broken")
+    if arguments.rerun:
+        _rerun(arguments.tolerance)
+
+
+def _rerun(tolerance: float) -> None:
+    from medtune.rerun import rerun
+
+    comparison = rerun()
+    verdict = comparison.verdict(tolerance)
+    print(f"\nrun again: {verdict}")
+    if verdict == "identical":
+        return
+    print(f"other outputs: {', '.join(comparison.outputs)}")
+    name, largest = max(comparison.metrics.items(), key=lambda item: item[1])
+    print(
+        f"largest difference: {largest:.3g} in a metric ({name}), "
+        f"{comparison.weights:.3g} in a weight of the adapter"
+    )
+    for difference in comparison.environment:
+        print(f"may be why: {difference}")
+    if not comparison.environment:
+        print("the recorded environments are the same")
+    if verdict == "different":
+        raise MedtuneError(f"the metrics of the second run are more than {tolerance:g} off")
 
 
 if __name__ == "__main__":

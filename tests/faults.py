@@ -1,0 +1,171 @@
+"""Kill the pipeline at random moments and see whether it ends as if nothing had happened.
+
+    make faults                                    20 kills, about 40 minutes on two cores
+    python -m tests.faults --kills 5 --seed 3
+
+The pipeline is the real one, with the real model, at reduced sizes and in a repository of its own.
+Each round starts from a finished run, edits `params.yaml` so that every stage has to run, starts
+`dvc repro`, sends a signal to its whole process group, and runs plain `dvc repro` again. A round counts
+as survived if `dvc.lock` is then, byte for byte, that of a run nobody disturbed, and no progress is left
+behind. In every other round, what had been there before is fetched back in between with `dvc checkout`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import edit_params
+from tests.pipeline import STAGES, commit, create_project, environment, repro, run
+
+EDIT: dict[str, object] = {"data.seed": 8, "finetune.seed": 8}
+ADAPTER = "models/adapter/adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round did: the signal and its moment, the stage it hit, what came of it."""
+
+    signal: str
+    moment: str
+    stage: str
+    resumed_from: str
+    survived: bool
+
+
+class Victim:
+    """A repository with a finished run, an edit to be run, and what an undisturbed run makes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.progress = folder / "progress"
+        self.env = {"MEDTUNE_PROGRESS": str(self.progress)}
+        self.project = create_project(folder / "medtune", {"finetune.evaluate_every": 1})
+        repro(self.project, env=self.env)
+        commit(self.project, "Before")
+        self._before = self._adapter()
+        self.edit()
+        start = time.monotonic()
+        assert repro(self.project, env=self.env) == set(STAGES)
+        self.seconds = time.monotonic() - start
+        self._expected = self._lock.read_bytes()
+        assert self._adapter() != self._before
+
+    @property
+    def _lock(self) -> Path:
+        return self.project / "dvc.lock"
+
+    def edit(self) -> None:
+        """Change parameters so that every stage has to run."""
+        edit_params(self.project / "params.yaml", EDIT)
+
+    def reset(self) -> None:
+        """Back to the finished run; DVC is to know nothing of the edited one."""
+        self.restore()
+        shutil.rmtree(self.project / ".dvc/cache/runs")
+
+    def restore(self) -> None:
+        """Get the finished run back as a user would, whatever state the folder is in."""
+        run("git", "checkout", "--quiet", ".", cwd=self.project)
+        run("dvc", "checkout", "--force", cwd=self.project)
+        assert self._adapter() == self._before
+
+    def restore_and_come_back(self) -> None:
+        """Look at the earlier results in the middle of an interrupted run."""
+        unfinished = self._lock.read_bytes()
+        self.restore()
+        self.edit()
+        self._lock.write_bytes(unfinished)
+
+    def start(
+        self, env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
+    ) -> subprocess.Popen[str]:
+        """`dvc repro` in a process group of its own; `before` runs in the new process."""
+        return subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=self.project,
+            env=environment(self.env | dict(env or {})),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=before,
+        )
+
+    def checkpoints(self) -> int:
+        """How many checkpoints of the running stage there are, finished or not."""
+        return len(list(self.progress.glob("finetune-*/*/checkpoint-*")))
+
+    def finish(self) -> tuple[bool, str]:
+        """Run plain `dvc repro` to its end: whether its lock is the undisturbed one, and what it printed."""
+        printed = run("dvc", "repro", cwd=self.project, env=self.env)
+        left = [path.name for path in self.progress.iterdir()]
+        return self._lock.read_bytes() == self._expected and left == ["lock"], printed
+
+    def _adapter(self) -> str:
+        return hashlib.sha256((self.project / ADAPTER).read_bytes()).hexdigest()
+
+
+def kill_round(victim: Victim, rng: random.Random, number: int) -> Outcome:
+    """Disturb one run and finish it; every third kill is aimed at the writing of a checkpoint."""
+    victim.reset()
+    victim.edit()
+    sent = signal.SIGTERM if number % 5 == 4 else signal.SIGKILL
+    process = victim.start()
+    if number % 3 == 0:
+        count, delay = rng.randint(1, 5), rng.uniform(0.0, 0.3)
+        moment = f"checkpoint {count} + {delay:.2f} s"
+        while victim.checkpoints() < count and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(delay)
+    else:
+        delay = rng.uniform(0.0, victim.seconds)
+        moment = f"{delay:.1f} s"
+        time.sleep(delay)
+    if process.poll() is None:
+        os.killpg(process.pid, sent)
+    printed, _ = process.communicate()
+    stages = [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
+    if number % 2:
+        victim.restore_and_come_back()
+    survived, printed = victim.finish()
+    resumed = [line.split()[-1] for line in printed.splitlines() if "going on from step" in line]
+    return Outcome(sent.name, moment, stages[-1] if stages else "-", resumed[0] if resumed else "-", survived)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kill the pipeline at random moments.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        print("two undisturbed runs, to compare with ...", flush=True)
+        victim = Victim(Path(folder))
+        print(f"the second took {victim.seconds:.0f} s\n", flush=True)
+        print(f"{'kill':>4}  {'signal':<8}{'moment':<22}{'in stage':<10}{'resumed from':<14}same bytes")
+        outcomes = []
+        for number in range(arguments.kills):
+            outcome = kill_round(victim, rng, number)
+            outcomes.append(outcome)
+            print(
+                f"{number + 1:>4}  {outcome.signal:<8}{outcome.moment:<22}{outcome.stage:<10}"
+                f"{outcome.resumed_from:<14}{'yes' if outcome.survived else 'NO'}",
+                flush=True,
+            )
+    survived = sum(outcome.survived for outcome in outcomes)
+    print(json.dumps({"kills": len(outcomes), "survived": survived, "seed": arguments.seed}))
+    sys.exit(survived < len(outcomes))
+
+
+if __name__ == "__main__":
+    main()

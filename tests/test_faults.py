@@ -1,0 +1,80 @@
+"""Whatever happens to a run, plain `dvc repro` ends with the bytes of an undisturbed one."""
+
+import os
+import random
+import re
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults import Victim, kill_round
+from tests.pipeline import attempt
+
+pytestmark = pytest.mark.slow
+
+RAISES = """
+import signal, sys
+
+if "stages.finetune" in sys.orig_argv:
+    def fail(*_):
+        raise RuntimeError("a fault in the code")
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.alarm(20)
+"""
+"""As `sitecustomize.py`: finetune raises in the middle of its work, whatever that is."""
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
+    return Victim(tmp_path_factory.mktemp("faults"))
+
+
+def limit_file_size() -> None:
+    """Room for the adapter's weights (19 MB), not for the optimizer's state (39 MB)."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25 * 2**20, 25 * 2**20))
+
+
+def test_every_fault_in_turn(victim: Victim, tmp_path: Path) -> None:
+    victim.reset()
+    victim.edit()
+
+    full_disk = victim.start(before=limit_file_size)
+    printed, _ = full_disk.communicate()
+    assert full_disk.returncode != 0
+    assert re.search(r"error: .*checkpoint-1: not written: ", printed)
+    assert "Traceback" not in printed
+
+    (tmp_path / "sitecustomize.py").write_text(RAISES)
+    raising = victim.start({"PYTHONPATH": str(tmp_path)})
+    printed, _ = raising.communicate()
+    assert raising.returncode != 0
+    assert "a fault in the code" in printed
+    victim.restore_and_come_back()
+
+    abandoned = victim.start()
+    wanted = victim.checkpoints() + 1
+    while victim.checkpoints() < wanted:
+        assert abandoned.poll() is None
+        time.sleep(0.02)
+    abandoned.send_signal(signal.SIGTERM)
+    abandoned.wait()
+    refused = attempt("dvc", "repro", cwd=victim.project, env=victim.env)
+    assert refused.returncode != 0
+    match = re.search(r"error: finetune still runs in this folder, as process (\d+);", refused.stderr)
+    assert match, refused.stderr
+    os.kill(int(match[1]), signal.SIGKILL)
+    abandoned.communicate()
+
+    same, printed = victim.finish()
+    assert "going on from step" in printed
+    assert same
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_kill_at_a_random_moment(victim: Victim, number: int) -> None:
+    outcome = kill_round(victim, random.Random(number), number)
+    assert outcome.survived, outcome
