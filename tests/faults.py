@@ -101,9 +101,10 @@ class Victim:
             preexec_fn=before,
         )
 
-    def checkpoints(self) -> int:
-        """How many checkpoints of the running stage there are, finished or not."""
-        return len(list(self.progress.glob("finetune-*/*/checkpoint-*")))
+    def step(self) -> int:
+        """The step of the newest checkpoint in progress, finished or not; 0 if there is none."""
+        checkpoints = self.progress.glob("finetune-*/*/checkpoint-*")
+        return max((int(path.name.removeprefix("checkpoint-")) for path in checkpoints), default=0)
 
     def finish(self) -> tuple[bool, str]:
         """Run plain `dvc repro` to its end: whether its lock is the undisturbed one, and what it printed."""
@@ -122,9 +123,9 @@ def kill_round(victim: Victim, rng: random.Random, number: int) -> Outcome:
     sent = signal.SIGTERM if number % 5 == 4 else signal.SIGKILL
     process = victim.start()
     if number % 3 == 0:
-        count, delay = rng.randint(1, 5), rng.uniform(0.0, 0.3)
-        moment = f"checkpoint {count} + {delay:.2f} s"
-        while victim.checkpoints() < count and process.poll() is None:
+        step, delay = rng.randint(1, 5), rng.uniform(0.0, 0.3)
+        moment = f"checkpoint {step} + {delay:.2f} s"
+        while victim.step() < step and process.poll() is None:
             time.sleep(0.005)
         time.sleep(delay)
     else:

@@ -16,16 +16,18 @@ from tests.pipeline import attempt
 pytestmark = pytest.mark.slow
 
 RAISES = """
-import signal, sys
+import os, pathlib, signal, sys
 
 if "stages.finetune" in sys.orig_argv:
     def fail(*_):
-        raise RuntimeError("a fault in the code")
+        if any(pathlib.Path(os.environ["MEDTUNE_PROGRESS"]).glob("finetune-*/*/checkpoint-1/manifest.json")):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise RuntimeError("a fault in the code")
 
     signal.signal(signal.SIGALRM, fail)
-    signal.alarm(20)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
 """
-"""As `sitecustomize.py`: finetune raises in the middle of its work, whatever that is."""
+"""As `sitecustomize.py`: finetune raises once its first checkpoint is whole, whatever it is doing then."""
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +57,19 @@ def test_every_fault_in_turn(victim: Victim, tmp_path: Path) -> None:
     assert "a fault in the code" in printed
     victim.restore_and_come_back()
 
+    reached = victim.step()
     abandoned = victim.start()
-    wanted = victim.checkpoints() + 1
-    while victim.checkpoints() < wanted:
+    while victim.step() == reached:
         assert abandoned.poll() is None
         time.sleep(0.02)
+    orphan = int((victim.project / ".dvc/tmp/medtune-finetune.pid").read_text())
+    os.kill(orphan, signal.SIGSTOP)
     abandoned.send_signal(signal.SIGTERM)
     abandoned.wait()
     refused = attempt("dvc", "repro", cwd=victim.project, env=victim.env)
     assert refused.returncode != 0
-    match = re.search(r"error: finetune still runs in this folder, as process (\d+);", refused.stderr)
-    assert match, refused.stderr
-    os.kill(int(match[1]), signal.SIGKILL)
+    assert f"error: finetune still runs in this folder, as process {orphan};" in refused.stderr
+    os.kill(orphan, signal.SIGKILL)
     abandoned.communicate()
 
     same, printed = victim.finish()

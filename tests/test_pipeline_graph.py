@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
 
 
-def source_file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
+def source_file(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
@@ -31,41 +32,29 @@ def imported_modules(tree: ast.AST) -> set[str]:
     return names
 
 
-def reached(stage: str) -> dict[Path, ast.AST]:
-    """Every project file that the stage's command imports, with its syntax tree."""
+def reached(stage: str, root: Path = ROOT) -> dict[str, ast.AST]:
+    """Every project file below `root` that the stage's command imports, with its syntax tree."""
     match = re.search(r"-m (stages\.\w+)", STAGES[stage]["cmd"])
     assert match is not None
-    found: dict[Path, ast.AST] = {}
+    found: dict[str, ast.AST] = {}
     todo = [match[1]]
     while todo:
         module = todo.pop()
-        file = source_file(module)
-        if file is None or file in found:
+        file = source_file(module, root)
+        if file is None or (name := file.relative_to(root).as_posix()) in found:
             continue
-        found[file] = ast.parse(file.read_text())
+        found[name] = ast.parse(file.read_text())
         parents = [module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1)]
-        todo += [*parents, *imported_modules(found[file])]
+        todo += [*parents, *imported_modules(found[name])]
     return found
 
 
-def names(entries: list[Any]) -> set[str]:
-    """The paths of `deps`, `outs`, `metrics` or `plots`, with or without options."""
-    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_imported_module_is_a_dependency_and_no_other(stage: str) -> None:
-    code = {file.relative_to(ROOT).as_posix() for file in reached(stage)}
-    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert declared == code
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_section_read_is_a_parameter_and_no_other(stage: str) -> None:
+def sections_read(stage: str, root: Path = ROOT) -> set[str]:
+    """The sections of params.yaml that the stage's code loads."""
     sections = {section.__name__: section.name for section in Section.__subclasses__()}
-    read = {
+    return {
         sections[node.func.value.id]
-        for tree in reached(stage).values()
+        for tree in reached(stage, root).values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
@@ -73,7 +62,44 @@ def test_every_section_read_is_a_parameter_and_no_other(stage: str) -> None:
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in sections
     }
-    assert set(STAGES[stage]["params"]) == read
+
+
+def names(entries: list[Any]) -> set[str]:
+    """The paths of `deps`, `outs`, `metrics` or `plots`, with or without options."""
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def modules_declared(stage: str) -> set[str]:
+    return {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_imported_module_is_a_dependency_and_no_other(stage: str) -> None:
+    assert modules_declared(stage) == set(reached(stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_section_read_is_a_parameter_and_no_other(stage: str) -> None:
+    assert set(STAGES[stage]["params"]) == sections_read(stage)
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "section"),
+    [
+        ("import medtune.lock_file", "medtune/lock_file.py", None),
+        ("from medtune import lock_file", "medtune/lock_file.py", None),
+        ("from medtune.params import EvaluateParams; EvaluateParams.load()", None, "evaluate"),
+    ],
+)
+def test_what_is_added_to_a_module_deep_down_is_noticed(
+    tmp_path: Path, line: str, module: str | None, section: str | None
+) -> None:
+    for name in ("medtune", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    with (tmp_path / "medtune/batching.py").open("a") as file:
+        file.write(f"\n\ndef added():\n    {line}\n")
+    assert set(reached("finetune", tmp_path)) - modules_declared("finetune") == ({module} - {None})
+    assert sections_read("finetune", tmp_path) - set(STAGES["finetune"]["params"]) == ({section} - {None})
 
 
 @pytest.mark.parametrize("stage", STAGES)
