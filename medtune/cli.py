@@ -31,6 +31,15 @@ def _main() -> None:
         help="how far a rate or loss of the second run may be off (default: %(default)s)",
     )
     verify.set_defaults(call=_verify)
+    remote = commands.add_parser("check-remote", help="check that the DVC remote holds what the commit names")
+    remote.add_argument("name", nargs="?", help="default: the default remote")
+    remote.add_argument(
+        "--mend", action="store_true", help="push again what is damaged or missing there and whole here"
+    )
+    remote.set_defaults(call=_check_remote)
+    runs = commands.add_parser("push-runs", help="push what every stage made so far, for others to reuse")
+    runs.add_argument("name", nargs="?", help="default: the default remote")
+    runs.set_defaults(call=_push_runs)
     arguments = parser.parse_args()
     arguments.call(arguments)
 
@@ -81,6 +90,31 @@ def _rerun(tolerance: float) -> None:
         print("the recorded environments are the same")
     if verdict == "different":
         raise MedtuneError(f"the metrics of the second run are more than {tolerance:g} off")
+
+
+def _check_remote(arguments: argparse.Namespace) -> None:
+    from medtune.remote import check_remote, mend_remote
+
+    objects = check_remote(arguments.name)
+    faults = [entry for entry in objects if entry.state != "whole"]
+    for fault in faults:
+        print(f"{fault.state:<9}{fault.path}")
+    if faults and arguments.mend:
+        mend_remote(arguments.name)
+        objects = check_remote(arguments.name)
+        faults = [entry for entry in objects if entry.state != "whole"]
+        for fault in faults:
+            print(f"still {fault.state}: {fault.path}")
+    if faults:
+        hint = "run `dvc repro` to make them here, then this again" if arguments.mend else "try --mend"
+        raise MedtuneError(f"{len(faults)} of {len(objects)} objects are missing or damaged; {hint}")
+    print(f"all {len(objects)} objects are whole")
+
+
+def _push_runs(arguments: argparse.Namespace) -> None:
+    from medtune.remote import push_runs
+
+    print(f"{push_runs(arguments.name)} runs of stages are in the remote")
 
 
 if __name__ == "__main__":
