@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -68,7 +69,14 @@ def check_adapter(folder: Path, model: ModelParams) -> None:
             raise MedtuneError(
                 f"{folder}: holds no {name}; run `dvc repro` to train it or `dvc pull` to fetch it"
             )
-    base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        raise MedtuneError(f"{folder / CONFIG}: not the configuration of a PEFT adapter") from None
+    try:
+        safe_open(folder / WEIGHTS, framework="numpy")
+    except SafetensorError as error:
+        raise MedtuneError(f"{folder / WEIGHTS}: not a whole safetensors file: {error}") from None
     if base != model.source:
         raise MedtuneError(
             f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"

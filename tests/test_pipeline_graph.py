@@ -11,6 +11,7 @@ import yaml
 
 from medtune.params import Section
 from tests.conftest import ROOT
+from tests.pipeline import run
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
@@ -69,6 +70,13 @@ def names(entries: list[Any]) -> set[str]:
     return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
 
 
+def files(root: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path; DVC's own are left out."""
+    paths = (path for path in root.rglob("*") if path.is_file())
+    relative = {path.relative_to(root): path for path in paths}
+    return {name.as_posix(): path.read_bytes() for name, path in relative.items() if name.parts[0] != ".dvc"}
+
+
 def modules_declared(stage: str) -> set[str]:
     return {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
 
@@ -123,6 +131,39 @@ def test_every_path_in_the_code_is_declared(stage: str) -> None:
     assert paths
     for path in paths:
         assert any(known == path or known.startswith(f"{path}/") for known in declared), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_needs_and_leaves_what_it_declares_and_nothing_else(
+    stage: str, finished_project: Path, tmp_path: Path
+) -> None:
+    declared = STAGES[stage]
+    for name in names(declared["deps"]):
+        source, target = finished_project / name, tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+    params = yaml.safe_load((finished_project / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({key: params[key] for key in declared["params"]}))
+    before = files(tmp_path)
+
+    run(*declared["cmd"].split(), cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"})
+
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    made = {name: content for name, content in after.items() if name not in before}
+    del made["metrics/timing.json"]
+    outputs = names([entry for key in ("outs", "metrics", "plots") for entry in declared.get(key, [])])
+    expected = {
+        name: content
+        for name, content in files(finished_project).items()
+        if any(name == output or name.startswith(f"{output}/") for output in outputs)
+    }
+    assert expected
+    assert made == expected
 
 
 def test_the_pinned_environment_is_a_dependency_of_every_stage() -> None:
