@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +87,14 @@ class Victim:
         self._lock.write_bytes(unfinished)
 
     def start(
-        self, env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
+        self,
+        env: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+        command: Sequence[str] = ("dvc", "repro"),
     ) -> subprocess.Popen[str]:
-        """`dvc repro` in a process group of its own; `before` runs in the new process."""
+        """A command in a process group of its own; `before` runs in the new process."""
         return subprocess.Popen(
-            ["dvc", "repro"],
+            command,
             cwd=self.project,
             env=environment(self.env | dict(env or {})),
             stdout=subprocess.PIPE,
@@ -107,10 +110,24 @@ class Victim:
         return max((int(path.name.removeprefix("checkpoint-")) for path in checkpoints), default=0)
 
     def finish(self) -> tuple[bool, str]:
-        """Run plain `dvc repro` to its end: whether its lock is the undisturbed one, and what it printed."""
+        """Run plain `dvc repro` to its end: whether the run looks undisturbed, and what it printed."""
         printed = run("dvc", "repro", cwd=self.project, env=self.env)
+        return self.is_undisturbed(), printed
+
+    def queue_has(self, status: str) -> bool:
+        """Whether an experiment in DVC's queue has a status, such as Success."""
+        return status in run("dvc", "queue", "status", cwd=self.project)
+
+    def take_experiment(self, name: str) -> None:
+        """Bring a finished experiment into the workspace."""
+        run("git", "checkout", "--quiet", ".", cwd=self.project)
+        run("dvc", "exp", "apply", name, cwd=self.project)
+        run("dvc", "exp", "remove", name, cwd=self.project)
+
+    def is_undisturbed(self) -> bool:
+        """Whether the lock is that of a run nobody disturbed, and no progress is left behind."""
         left = [path.name for path in self.progress.iterdir()]
-        return self._lock.read_bytes() == self._expected and left == ["lock"], printed
+        return self._lock.read_bytes() == self._expected and left == ["lock"]
 
     def _adapter(self) -> str:
         return hashlib.sha256((self.project / ADAPTER).read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import Victim, kill_round
-from tests.pipeline import attempt
+from tests.pipeline import attempt, run
 
 pytestmark = pytest.mark.slow
 
@@ -81,3 +81,46 @@ def test_every_fault_in_turn(victim: Victim, tmp_path: Path) -> None:
 def test_a_kill_at_a_random_moment(victim: Victim, number: int) -> None:
     outcome = kill_round(victim, random.Random(number), number)
     assert outcome.survived, outcome
+
+
+@pytest.mark.parametrize("options", [(), ("--temp",)], ids=["workspace", "temp"])
+def test_a_killed_experiment_goes_on(victim: Victim, options: tuple[str, ...]) -> None:
+    victim.reset()
+    victim.edit()
+    command = ["dvc", "exp", "run", *options]
+    process = victim.start(command=command)
+    while victim.step() < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    printed = run(*command, "--name", "again", cwd=victim.project, env=victim.env)
+    assert "going on from step" in printed
+    victim.take_experiment("again")
+    assert victim.is_undisturbed()
+
+
+def test_a_killed_queue_goes_on(victim: Victim) -> None:
+    victim.reset()
+    victim.edit()
+
+    def queue(name: str) -> None:
+        run("dvc", "exp", "run", "--queue", "--name", name, cwd=victim.project, env=victim.env)
+        # The worker lives on and keeps the pipe open: waiting for the output would be waiting for it.
+        assert victim.start(command=["dvc", "queue", "start"]).wait() == 0
+
+    queue("first")
+    while victim.step() < 2:
+        assert not victim.queue_has("Success")
+        time.sleep(0.1)
+    (note,) = victim.project.glob(".dvc/tmp/exps/*/.dvc/tmp/medtune-finetune.pid")
+    # The worker, the experiment and the stage are one process group.
+    os.killpg(os.getpgid(int(note.read_text())), signal.SIGKILL)
+    assert victim.step() >= 2
+    queue("second")
+    while not victim.queue_has("Success"):
+        time.sleep(1)
+    assert "going on from step" in run("dvc", "queue", "logs", "second", cwd=victim.project)
+    run("dvc", "queue", "stop", cwd=victim.project)
+    victim.take_experiment("second")
+    assert victim.is_undisturbed()
