@@ -78,9 +78,13 @@ def _objects(repo: Any, odb: HashFileDB) -> Iterator[RemoteObject]:
             continue
         top = _object(odb, str(out), out.hash_info.value)
         yield top
-        if out.hash_info.isdir and top.state == "whole":
-            for key, _, entry in Tree.load(odb, out.hash_info):
-                yield _object(odb, "/".join([str(out), *key]), entry.value)
+        if out.hash_info.isdir:
+            # A list that is lost in the remote may still be here, and its files there.
+            for source in (odb, repo.cache.local):
+                if _object(source, top.path, top.hash).state == "whole":
+                    for key, _, entry in Tree.load(source, out.hash_info):
+                        yield _object(odb, "/".join([str(out), *key]), entry.value)
+                    break
 
 
 def _object(odb: HashFileDB, path: str, name: str) -> RemoteObject:

@@ -191,6 +191,20 @@ def test_damage_in_a_remote_is_noticed_named_and_mended(team: Team, damage: str)
     assert team.is_complete(second)
 
 
+def test_a_lost_folder_is_put_back_with_its_files(team_on: Callable[[str], Team]) -> None:
+    team = team_on("folder")
+    run("dvc", "push", cwd=team.first)
+    lists = [name for name in team.storage.names() if name.endswith(".dir")]
+    for name in [*lists, team.weights_object()]:
+        team.storage.delete(name)
+    named = attempt(*CHECK, cwd=team.first).stdout.splitlines()
+    assert {"missing  models/adapter", "missing  models/checkpoints", f"missing  {WEIGHTS}"} <= set(named)
+    assert "objects are whole" in run(*CHECK, "--mend", cwd=team.first)
+    second = team.clone("second")
+    run("dvc", "pull", cwd=second)
+    assert team.is_complete(second)
+
+
 def test_what_every_copy_of_is_lost_is_made_again_byte_for_byte(team_on: Callable[[str], Team]) -> None:
     team = team_on("folder")
     run("dvc", "push", cwd=team.first)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import edit_params
-from tests.pipeline import STAGES, attempt, commit, repro, run
+from tests.pipeline import attempt, commit, repro, run
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +81,6 @@ def test_pickles_beside_the_weights_are_not_run(attacker: Path, payload: bytes, 
     attempt(*MEDTUNE, "verify", cwd=clone)
     edit_params(clone / "params.yaml", {"evaluate.max_new_tokens": 4})
     assert repro(clone) == {"baseline", "evaluate"}
-    edit_params(clone / "params.yaml", {"finetune.learning_rate": 0.002})
-    assert repro(clone) <= set(STAGES) - {"prepare"}
     assert not mark.exists()
 
 
