@@ -87,3 +87,25 @@ def test_an_adapter_of_another_base_model_is_refused(tiny_llama: LlamaForCausalL
     check_adapter(tmp_path, MODEL)
     with pytest.raises(MedtuneError, match=r"trained on 'package:.*', but model.source .* is 'org/other'"):
         check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("adapter_config.json", b'{"r": 4', "adapter_config.json: not the configuration of a PEFT adapter"),
+        ("adapter_config.json", b"[]", "adapter_config.json: not the configuration of a PEFT adapter"),
+        (
+            "adapter_model.safetensors",
+            b"\x80\x04.",
+            "adapter_model.safetensors: not a whole safetensors file",
+        ),
+        ("adapter_model.safetensors", b"", "adapter_model.safetensors: not a whole safetensors file"),
+    ],
+)
+def test_a_damaged_adapter_is_refused(
+    tiny_llama: LlamaForCausalLM, tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MedtuneError, match=expected):
+        check_adapter(tmp_path, MODEL)
