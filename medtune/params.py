@@ -101,6 +101,7 @@ class ComputeParams(Section):
     threads: int = Field(ge=1)
     attention: Literal["eager", "sdpa"]
     deterministic: bool
+    quantization: Literal["nf4"] | None
 
 
 class LoraParams(_Strict):
@@ -110,6 +111,9 @@ class LoraParams(_Strict):
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str]
+    layers: list[int] | None
+    rslora: bool
+    dora: bool
 
 
 class EarlyStoppingParams(_Strict):
@@ -125,7 +129,9 @@ class FinetuneParams(Section):
     name = "finetune"
 
     seed: int = Field(ge=0, lt=2**32)
-    precision: Literal["auto", "bfloat16", "float32"]
+    launch: str = Field(pattern=r"^[\w-]+$")
+    precision: Literal["auto", "bfloat16", "float16", "float32"]
+    gradient_checkpointing: bool
     lora: LoraParams
     epochs: float = Field(gt=0)
     batch_size: int = Field(ge=1)
@@ -149,12 +155,14 @@ class EvaluateParams(Section):
 
     name = "evaluate"
 
+    launch: str = Field(pattern=r"^[\w-]+$")
     seed: int = Field(ge=0, lt=2**32)
     examples_per_kind: int | None = Field(ge=1)
     batch_size: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     partial_f1: float = Field(gt=0, le=1)
     set_kinds: list[str]
+    unquantized: bool
 
 
 class _Loader(yaml.SafeLoader):
