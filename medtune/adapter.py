@@ -21,13 +21,20 @@ CONFIG = "adapter_config.json"
 
 
 def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> PeftModel:
-    """Freeze `base` and add float32 LoRA weights to it (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
+    """Freeze `base` and add float32 LoRA weights to it (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+    Also rank-stabilised (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) and weight-decomposed
+    (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
+    """
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        layers_to_transform=lora.layers,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         revision=model.revision,
     )
     # PEFT writes this name into the adapter; as loaded it is a path of this machine.

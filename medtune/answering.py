@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -11,7 +12,7 @@ from medtune.adapter import check_adapter, load_adapter
 from medtune.answer_log import AnswerLog
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.chat import ChatEncoder
-from medtune.compute import set_up
+from medtune.compute import frozen_dtype, set_up
 from medtune.examples import Example
 from medtune.generation import generate_answers
 from medtune.params import ComputeParams, EvaluateParams, ModelParams, PromptParams
@@ -28,15 +29,19 @@ class AnswerText:
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers greedily, in float32, with the prompt of `params.yaml`."""
+    """Answers greedily, with the prompt of `params.yaml`; in float32, if not asked for otherwise."""
 
     model: PreTrainedModel
     encoder: ChatEncoder
     params: EvaluateParams
 
     @classmethod
-    def load(cls, adapter: Path | str | None = "models/adapter") -> "Answerer":
-        """Load the base model and put the adapter of a folder on it (None: the base model as it is)."""
+    def load(cls, adapter: Path | str | None = "models/adapter", *, quantized: bool = True) -> "Answerer":
+        """Load the base model and put the adapter of a folder on it (None: the base model as it is).
+
+        The base is quantised as `params.yaml` says; with `quantized=False` it is not, and is in the dtype
+        that it would be served in (bfloat16 where the device has it).
+        """
         model_params, compute, params = (
             ModelParams.load(),
             ComputeParams.load(),
@@ -46,10 +51,16 @@ class Answerer:
             check_adapter(Path(adapter), model_params)
         encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
         device = set_up(compute, params.seed)
-        model = load_model(model_params, compute, torch.float32, device)
+        dtype = torch.float32
+        if not quantized:
+            compute, dtype = compute.model_copy(update={"quantization": None}), frozen_dtype("auto", device)
+        model: Any = load_model(model_params, compute, dtype, device)
         if adapter is not None:
-            # Merged, the adapter costs nothing per token; in float32 that changes only the last bits.
-            model = load_adapter(model, Path(adapter)).merge_and_unload()
+            model = load_adapter(model, Path(adapter))
+            if dtype == torch.float32 and compute.quantization is None:
+                # Merged, the adapter costs nothing per token, and only the last bits change. Four bits or
+                # bfloat16 would round it to what the base can express.
+                model = model.merge_and_unload()
         return cls(model, encoder, params)
 
     def answer(

@@ -4,9 +4,12 @@ A GGUF is dequantised once (about 20 s) into a folder of safetensors outside the
 its sha256; afterwards it loads in a fraction of a second. `MEDTUNE_CACHE` moves that folder.
 """
 
+import importlib.util
+import logging
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -14,19 +17,23 @@ from filelock import FileLock
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from medtune.cache import cache_folder
+from medtune.errors import MedtuneError
 from medtune.model_files import ModelFiles, locate
 from medtune.params import ComputeParams, ModelParams
 
 # A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
-logging.disable_progress_bar()
+disable_progress_bar()
+# On a CPU bitsandbytes asks for a faster kernel that it would fetch from a hub: code nobody pinned.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def base_folder(model: ModelParams) -> Path:
@@ -38,7 +45,10 @@ def base_folder(model: ModelParams) -> Path:
 def load_model(
     model: ModelParams, compute: ComputeParams, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
-    """The base model in `dtype` on `device`, ready for inference."""
+    """The base model in `dtype` on `device`, ready for inference.
+
+    Quantised weights are computed with in `dtype` too; each is restored to it where it is used.
+    """
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base_folder(model),
         dtype=dtype,
@@ -46,15 +56,36 @@ def load_model(
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
+        **_quantisation(compute, dtype, device),
     )
     # A model may ship generation settings (a repetition penalty): greedy is to mean greedy.
     loaded.generation_config = GenerationConfig()
-    return loaded.to(device)  # type: ignore[arg-type]
+    return loaded if compute.quantization else loaded.to(device)  # type: ignore[arg-type]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer, with its chat template, of a model or adapter folder."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Options that load linear layers in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+    if compute.quantization is None:
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MedtuneError(
+            f"params.yaml: compute.quantization is '{compute.quantization}', but bitsandbytes is not "
+            "installed; run: pip install --constraint constraints.txt --editable '.[quantized]'"
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=compute.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # FSDP can only shard floats.
+        bnb_4bit_quant_storage=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _dequantised(files: ModelFiles) -> Path:

@@ -60,8 +60,13 @@ def encode_examples(
 
 
 def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Stack rows of a batch, padded on the right by position: tensors of shape (batch, longest)."""
-    longest = max(len(row["input_ids"]) for row in rows)
+    """Stack rows of a batch, padded on the right by position: tensors of shape (batch, longest).
+
+    No rows become one of nothing but padding: a process whose share of a short batch is empty still takes
+    its part in what all do together.
+    """
+    rows = rows or [{"input_ids": [], "labels": []}]
+    longest = max(1, *(len(row["input_ids"]) for row in rows))
     batch = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
     columns = [row | {"attention_mask": [1] * len(row["input_ids"])} for row in rows]
     return {
@@ -94,21 +99,35 @@ def split_batch(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[st
             parts.append([])
         parts[-1].append(row)
     return [
-        {name: tensor[rows, : int(lengths[rows].max())] for name, tensor in batch.items()} for rows in parts
+        {name: tensor[rows, : max(1, int(lengths[rows].max()))] for name, tensor in batch.items()}
+        for rows in parts
     ]
 
 
-class SimilarLengthSampler(Sampler[int]):
-    """Yields indices so that consecutive batches hold examples of similar length, in random order.
+class SimilarLengthBatches(Sampler[list[int]]):
+    """Yields batches of indices of examples of similar length, in random order.
 
-    The order depends on `seed` and the epoch alone, so that a resumed run sees the same batches.
-    Within stretches of `window` batches examples are sorted by length; then the batches are shuffled.
+    The order depends on `seed` and the epoch alone, so that a resumed run sees the same batches. Within
+    stretches of `window` steps examples are sorted by length and cut into steps of `accumulation` batches;
+    then the steps are shuffled. Of each batch this process gets its `share` (rank, processes): every so
+    many-th example, so that all get similar work.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, window: int = 50) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        *,
+        accumulation: int = 1,
+        share: tuple[int, int] = (0, 1),
+        window: int = 50,
+    ) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
+        self._accumulation = accumulation
+        self._share = share
         self._window = window
         self._epoch = 0
 
@@ -117,22 +136,24 @@ class SimilarLengthSampler(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return -(-len(self._lengths) // self._batch_size)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self._lengths), generator=generator).tolist()
-        stretch = self._batch_size * self._window
-        batches: list[list[int]] = []
-        for start in range(0, len(order), stretch):
-            by_length = sorted(order[start : start + stretch], key=self._lengths.__getitem__)
-            batches += [
-                by_length[i : i + self._batch_size] for i in range(0, len(by_length), self._batch_size)
-            ]
-        # A short batch must come last, or the DataLoader would cut all later ones askew.
-        full = [batch for batch in batches if len(batch) == self._batch_size]
-        short = [batch for batch in batches if len(batch) < self._batch_size]
-        for position in torch.randperm(len(full), generator=generator).tolist():
-            yield from full[position]
-        for batch in short:
-            yield from batch
+        step = self._batch_size * self._accumulation
+        steps: list[list[int]] = []
+        for stretch in cut(order, step * self._window):
+            steps += cut(sorted(stretch, key=self._lengths.__getitem__), step)
+        # The short one stays last: an earlier one would shift the batches of every later step.
+        full = [indices for indices in steps if len(indices) == step]
+        shuffled = [full[position] for position in torch.randperm(len(full), generator=generator).tolist()]
+        rank, processes = self._share
+        for indices in [*shuffled, *steps[len(full) :]]:
+            for batch in cut(indices, self._batch_size):
+                yield batch[rank::processes]
+
+
+def cut(items: list[int], size: int) -> list[list[int]]:
+    """Cut a list into lists of `size`; the last may be shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

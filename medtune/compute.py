@@ -1,10 +1,13 @@
 """Device, threads, precision and determinism: what `compute` in `params.yaml` decides."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import set_seed
 
+from medtune import processes
 from medtune.errors import MedtuneError
 from medtune.params import ComputeParams
 
@@ -28,7 +31,14 @@ def set_up(compute: ComputeParams, seed: int) -> torch.device:
             "params.yaml: compute.device is 'cuda', but no CUDA device is there; accepted: auto, cpu"
         )
     use_cuda = compute.device == "cuda" or (compute.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_cuda else "cpu")
+    if use_cuda and processes.local_rank() >= torch.cuda.device_count():
+        raise MedtuneError(
+            f"process {processes.local_rank()} of this machine has no CUDA device: there are "
+            f"{torch.cuda.device_count()}; lower num_processes in the launch's file of configs/accelerate"
+        )
+    device = torch.device("cuda", processes.local_rank()) if use_cuda else torch.device("cpu")
+    processes.connect(device)
+    return device
 
 
 def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -36,9 +46,39 @@ def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
 
     Without AVX512-BF16, AMX or the Arm extension, bfloat16 is emulated and far slower than float32.
     """
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    bfloat16 = has_native_bfloat16(device)
+    if precision == "auto":
+        return torch.bfloat16 if bfloat16 else torch.float32
+    if precision == "bfloat16" and not bfloat16:
+        others = "auto, float16, float32" if device.type == "cuda" else "auto, float32"
+        raise MedtuneError(
+            "params.yaml: finetune.precision is 'bfloat16', which this device only emulates, far slower than "
+            f"float32; accepted here: {others}"
+        )
+    if precision == "float16" and device.type != "cuda":
+        raise MedtuneError(
+            "params.yaml: finetune.precision is 'float16', which needs CUDA; accepted here: auto, "
+            f"{'bfloat16, ' if bfloat16 else ''}float32"
+        )
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]
+
+
+@contextmanager
+def enough_memory(knobs: str) -> Iterator[None]:
+    """Turn running out of memory into an error that says which parameters to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (
+            isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            or "can't allocate memory" in str(error)
+            or "Cannot allocate memory" in str(error)
+        ):
+            raise
+        reason = (str(error).splitlines() or ["MemoryError"])[0]
+        raise MedtuneError(
+            f"out of memory: {knobs}. `medtune plan` counts what is needed ({reason})"
+        ) from None
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -53,6 +53,14 @@ def summarise(predictions: Sequence[Prediction], params: EvaluateParams) -> dict
     }
 
 
+def drift(
+    predictions: Sequence[Prediction], others: Sequence[Prediction], params: EvaluateParams
+) -> dict[str, Any]:
+    """How far another model's answers to the same questions are off: its figures, and the same answers."""
+    same = sum(one.text == other.text for one, other in zip(predictions, others, strict=True))
+    return _figures(others, params.seed) | {"same_answers": same / len(others)}
+
+
 def detail(predictions: Sequence[Prediction], indices: Sequence[int]) -> dict[str, Any]:
     """The content of `metrics/evaluation_results.json`: every prediction beside its reference."""
     matches = Counter(prediction.score.match_type for prediction in predictions)

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
+from medtune import processes
 from medtune.answer_log import AnswerLog
 
 PAD = 0
@@ -35,15 +36,18 @@ def generate_answers(
 ) -> list[Answer]:
     """Continue each prompt greedily until `end_id`; answers come in the order of the prompts.
 
-    Batches that the log holds are not generated again.
+    Batches that the log holds are not generated again. Several processes share the batches; all get all
+    answers, which are those that one process would give.
     Prompts of similar length share a batch. In float32 the text does not depend on the batch an example
     is in (tests/test_generation.py); in bfloat16 it would.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    shares = batches[processes.rank() :: processes.count()]
     answers: dict[int, Answer] = {}
-    with tqdm(total=len(prompts), desc=progress, unit="example", disable=progress is None) as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+    shown = progress is not None and processes.is_main()
+    with tqdm(total=sum(map(len, shares)), desc=progress, unit="example", disable=not shown) as bar:
+        for batch in shares:
             start_time = time.monotonic()
             logged = log.get(batch) if log else None
             if logged is not None:
@@ -54,6 +58,8 @@ def generate_answers(
                     log.add(batch, [asdict(row) for row in rows], time.monotonic() - start_time)
             answers |= dict(zip(batch, rows, strict=True))
             bar.update(len(batch))
+    for others in processes.gather(answers):
+        answers |= others
     return [answers[index] for index in range(len(prompts))]
 
 

@@ -20,14 +20,17 @@ from torch.nn.functional import cross_entropy, pad
 from medtune.batching import IGNORED, shared_prefix_length
 
 
-def summed_loss(model: nn.Module, head: nn.Module, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+def summed_loss(
+    model: nn.Module, head: nn.Module, input_ids: Tensor, labels: Tensor, *, share_prefix: bool = True
+) -> tuple[Tensor, int]:
     """Summed cross-entropy over the labels that are not `IGNORED`, and the number of them.
 
     `input_ids` and `labels` have the shape (batch, length) and are padded on the right, so that under
     the causal mask no real token ever sees padding: an attention mask would change nothing and is left
-    out. `head` is the output layer inside `model`.
+    out. `head` is the output layer inside `model`. Without `share_prefix` the model runs once a call, on
+    whole rows.
     """
-    shared = shared_prefix_length(input_ids, labels)
+    shared = shared_prefix_length(input_ids, labels) if share_prefix else 0
     cache = None
     if shared:
         nothing = torch.zeros(1, shared, dtype=torch.bool, device=input_ids.device)

@@ -4,15 +4,19 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -25,8 +29,9 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from medtune import processes
 from medtune.adapter import load_weights, save_adapter
-from medtune.batching import EncodedExamples, SimilarLengthSampler, pad, split_batch
+from medtune.batching import EncodedExamples, SimilarLengthBatches, cut, pad, split_batch
 from medtune.checkpoints import TRAINER_STATE, Checkpoints
 from medtune.errors import MedtuneError
 from medtune.loss import summed_loss
@@ -60,13 +65,14 @@ def train(
     """Train `model` in place, from the last good checkpoint if there is one.
 
     Afterwards it holds the weights of the best validation loss. An interrupted run that is started again
-    ends with the bytes of an undisturbed one (tests/test_training.py).
+    ends with the bytes of an undisturbed one (tests/test_training.py). Several processes share every batch;
+    each needs to reach the folder of the checkpoints.
     """
     start = time.monotonic()
-    done = checkpoints.latest()
+    done = processes.tell((checkpoints.latest() if processes.is_main() else None,))[0]
     earlier = 0.0 if done is None else checkpoints.seconds(done)
     trainer = AnswerTrainer(
-        tokens_per_pass=params.tokens_per_pass,
+        params=params,
         checkpoints=checkpoints,
         started=start - earlier,
         model=model,
@@ -78,6 +84,8 @@ def train(
         callbacks=_callbacks(params),
     )
     trainer.remove_callback(PrinterCallback)
+    # The Trainer has seeded all processes alike; for dropout each needs numbers of its own.
+    set_seed(params.seed, device_specific=True)
     if done is not None:
         tqdm.write(f"finetune: going on from step {done}")
     if done is None or not _has_ended(checkpoints.path(done)):
@@ -123,15 +131,23 @@ def training_metrics(
 
 
 class AnswerTrainer(Trainer):
-    """A Trainer whose logits are computed only where a label is, and whose history holds no clock."""
+    """A Trainer whose logits are computed only where a label is, and whose history holds no clock.
 
-    def __init__(self, tokens_per_pass: int, checkpoints: Checkpoints, started: float, **kwargs: Any) -> None:
+    Several processes train as one: each takes its share of every batch, and the gradients meet once a step.
+    """
+
+    def __init__(
+        self, params: FinetuneParams, checkpoints: Checkpoints, started: float, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self._params = params
         self._checkpoints = checkpoints
         self._started = started
         self.model: PeftModel
         self.processing_class: PreTrainedTokenizerBase
-        self._tokens_per_pass = tokens_per_pass
+        # Both run the model's layers more than once a pass: activations that are computed anew cannot
+        # come with keys and values kept for later, and sharded processes have to keep in step.
+        self._share_prefix = not (params.gradient_checkpointing or self.is_fsdp_enabled)
         # The loss below divides by the number of labels in the whole batch, which the Trainer must count.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -146,10 +162,15 @@ class AnswerTrainer(Trainer):
 
         The losses of the passes add up to that of the batch, as `num_items_in_batch` counts all labels.
         """
+        # FSDP exchanges gradients itself; DDP would do so after every pass, of which each process may
+        # have another number, so its wrapper is left aside.
+        trained = model if self.is_fsdp_enabled else self.accelerator.unwrap_model(model)
         losses = [
-            super(AnswerTrainer, self).training_step(model, part, num_items_in_batch)
-            for part in split_batch(inputs, self._tokens_per_pass)
+            super(AnswerTrainer, self).training_step(trained, part, num_items_in_batch)
+            for part in self._passes(inputs)
         ]
+        if self.accelerator.sync_gradients and not self.is_fsdp_enabled:
+            processes.average_gradients([p for p in model.parameters() if p.requires_grad])
         return torch.stack(losses).sum()
 
     def compute_loss(
@@ -159,9 +180,12 @@ class AnswerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Cross-entropy over the answer tokens: their mean over the whole accumulated batch."""
+        """Cross-entropy over the answer tokens: their mean over the whole accumulated batch.
+
+        Losses and gradients of the processes are averaged later, so each counts as if it were all.
+        """
         total, count = self._summed_loss(model, inputs)
-        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
+        loss = total / (count if num_items_in_batch is None else num_items_in_batch) * processes.count()
         return (loss, {}) if return_outputs else loss
 
     def evaluate(
@@ -175,10 +199,12 @@ class AnswerTrainer(Trainer):
         total, count = 0.0, 0
         with torch.inference_mode():
             for batch in self.get_eval_dataloader():
-                for part in split_batch(batch, self._tokens_per_pass):
+                for part in self._passes(batch):
                     part_total, part_count = self._summed_loss(self.model_wrapped, self._prepare_inputs(part))
                     total += part_total.item()
                     count += part_count
+        shares = processes.gather((total, count))
+        total, count = sum(share[0] for share in shares), sum(share[1] for share in shares)
         metrics = {f"{metric_key_prefix}_loss": total / count}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -192,14 +218,38 @@ class AnswerTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:
         head = self.accelerator.unwrap_model(model).get_base_model().get_output_embeddings()
-        return summed_loss(model, head, inputs["input_ids"], inputs["labels"])
+        ids, labels = inputs["input_ids"], inputs["labels"]
+        return summed_loss(model, head, ids, labels, share_prefix=self._share_prefix)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SimilarLengthSampler:
-        assert self.train_dataset is not None
-        return SimilarLengthSampler(
+    def _passes(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """Parts of bounded size; under FSDP the batch as it is, as all processes need equally many."""
+        return [batch] if self.is_fsdp_enabled else split_batch(batch, self._params.tokens_per_pass)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's share of each batch, in the order of the epoch."""
+        assert isinstance(self.train_dataset, Dataset)
+        batches = SimilarLengthBatches(
             [len(ids) for ids in self.train_dataset["input_ids"]],
-            self.args.train_batch_size * self.args.gradient_accumulation_steps,
-            self.args.seed,
+            self._params.batch_size,
+            self._params.seed,
+            accumulation=self._params.gradient_accumulation,
+            share=(processes.rank(), processes.count()),
+        )
+        return self._load(self.train_dataset, batches)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader[Any]:
+        """This process's share of the validation set, in its order."""
+        assert isinstance(self.eval_dataset, Dataset)
+        share = list(range(processes.rank(), len(self.eval_dataset), processes.count()))
+        return self._load(self.eval_dataset, cut(share, self._params.batch_size))
+
+    def _load(self, dataset: Dataset, batches: Iterable[list[int]]) -> DataLoader[Any]:
+        loader = DataLoader(
+            dataset, batch_sampler=batches, collate_fn=pad, pin_memory=self.args.dataloader_pin_memory
+        )
+        # The batches are shares already: accelerate is not to share them out once more.
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -207,7 +257,10 @@ class AnswerTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             assert self.state.best_global_step is not None
-            self._checkpoints.seal(step, self.state.best_global_step, time.monotonic() - self._started)
+            processes.wait()
+            if processes.is_main():
+                self._checkpoints.seal(step, self.state.best_global_step, time.monotonic() - self._started)
+            processes.wait()
         except WRITE_ERRORS as error:
             free = shutil.disk_usage(self._checkpoints.folder).free / 2**20
             raise MedtuneError(
@@ -229,7 +282,13 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="finetune", unit="step")
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="finetune",
+            unit="step",
+            disable=not processes.is_main(),
+        )
         self._start, self._tokens = time.monotonic(), state.num_input_tokens_seen
         self._shown: dict[str, str] = {}
 
@@ -306,14 +365,17 @@ def _callbacks(params: FinetuneParams) -> list[TrainerCallback]:
 
 def _arguments(params: FinetuneParams, model: PeftModel, checkpoints: Path) -> TrainingArguments:
     weight = next(model.get_base_model().parameters())
+    share = params.batch_size // processes.count()
     return TrainingArguments(
         output_dir=str(checkpoints),
         seed=params.seed,
         use_cpu=weight.device.type == "cpu",
         bf16=weight.dtype == torch.bfloat16,
+        fp16=weight.dtype == torch.float16,
+        activation_checkpointing=params.gradient_checkpointing,
         num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.batch_size,
-        per_device_eval_batch_size=params.batch_size,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=share,
         gradient_accumulation_steps=params.gradient_accumulation,
         learning_rate=params.learning_rate,
         lr_scheduler_type=params.schedule,

@@ -3,7 +3,8 @@
     python -m stages.evaluate              the adapter: metrics/evaluation.json, evaluation_results.json
     python -m stages.evaluate --baseline   the untuned model: metrics/baseline.json, baseline_results.json
 
-Both ask the same questions with the same system prompt, greedily and in float32.
+Both ask the same questions with the same system prompt, greedily and in float32. With a quantised base
+(compute.quantization) the adapter is asked on it, as it was trained, and then on the base as it is.
 Params: model, prompt, compute, evaluate.
 """
 
@@ -11,53 +12,75 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from medtune import processes
 from medtune.answer_log import AnswerLog
-from medtune.answering import Answerer
-from medtune.evaluation import describe, detail, predict, select_indices, summarise
-from medtune.examples import read_jsonl
+from medtune.answering import Answerer, AnswerText
+from medtune.compute import enough_memory
+from medtune.evaluation import Prediction, describe, detail, drift, predict, select_indices, summarise
+from medtune.examples import Example, read_jsonl
+from medtune.launch import Launch, run_launched
 from medtune.model_files import locate
 from medtune.outputs import record_timing, write_json
 from medtune.params import ComputeParams, EvaluateParams, ModelParams, PromptParams
 from medtune.progress import kept_progress
 from medtune.provenance import describe_run
-from medtune.workspace import run_stage
 
 TEST = Path("data/prepared/test.jsonl")
 ADAPTER = Path("models/adapter")
 METRICS = Path("metrics")
 
 
+@enough_memory("lower evaluate.batch_size or evaluate.max_new_tokens, or set compute.quantization to nf4")
 def main(stage: str) -> None:
     params = EvaluateParams.load()
     examples = read_jsonl(TEST)
     indices = select_indices(examples, params)
     selected = [examples[index] for index in indices]
 
-    answerer = Answerer.load(adapter=ADAPTER if stage == "evaluation" else None)
-    model_params = ModelParams.load()
+    adapter = ADAPTER if stage == "evaluation" else None
+    answerer = Answerer.load(adapter)
+    model_params, compute = ModelParams.load(), ComputeParams.load()
     identity = describe_run(
         locate(model_params),
-        [TEST, *(sorted(ADAPTER.iterdir()) if stage == "evaluation" else [])],
-        [model_params, PromptParams.load(), ComputeParams.load(), params],
+        [TEST, *(sorted(ADAPTER.iterdir()) if adapter else [])],
+        [model_params, PromptParams.load(), compute, params],
         answerer.model.device,
         answerer.model.dtype,
     )
-    with kept_progress(stage, identity) as progress:
-        log = AnswerLog(progress / "answers.jsonl")
+    with processes.entered_by_main(kept_progress(stage, identity)) as progress:
+        log = AnswerLog(progress / f"answers-{processes.rank()}.jsonl")
         answers = answerer.answer(selected, progress=stage, log=log)
-        predictions = [
-            predict(example, answer.text, answer.truncated, params)
-            for example, answer in zip(selected, answers, strict=True)
-        ]
+        predictions = scored(selected, answers, params)
         summary = summarise(predictions, params)
         print(describe(summary))
-        write_json(METRICS / f"{stage}.json", summary)
-        write_json(METRICS / f"{stage}_results.json", detail(predictions, indices))
-    record_timing(stage, log.seconds, sum(answer.tokens for answer in answers))
+        if adapter and compute.quantization and params.unquantized:
+            # Two models at once may be one too many for the device.
+            del answerer
+            other = Answerer.load(adapter, quantized=False)
+            other_log = AnswerLog(progress / f"unquantized-{processes.rank()}.jsonl")
+            moved = scored(selected, other.answer(selected, progress="unquantized", log=other_log), params)
+            summary["unquantized"] = drift(predictions, moved, params)
+            same = summary["unquantized"]["same_answers"]
+            print(f"on the unquantised base {same:.0%} of the answers are the same")
+        if processes.is_main():
+            write_json(METRICS / f"{stage}.json", summary)
+            write_json(METRICS / f"{stage}_results.json", detail(predictions, indices))
+            record_timing(stage, log.seconds, sum(answer.tokens for answer in answers))
+
+
+def scored(examples: list[Example], answers: list[AnswerText], params: EvaluateParams) -> list[Prediction]:
+    return [
+        predict(example, answer.text, answer.truncated, params)
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+
+
+def launch() -> Launch:
+    return Launch.load(EvaluateParams.load().launch, "evaluate.launch")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Score the adapter, or the untuned model.")
     parser.add_argument("--baseline", action="store_true", help="score the untuned model")
     stage = "baseline" if parser.parse_args().baseline else "evaluation"
-    run_stage(stage, partial(main, stage))
+    run_launched(stage, partial(main, stage), launch)

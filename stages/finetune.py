@@ -9,21 +9,22 @@ metrics/training.json and metrics/curves/. Params: model, prompt, compute, finet
 import shutil
 from pathlib import Path
 
+from medtune import processes
 from medtune.adapter import attach_lora, save_adapter
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.batching import encode_examples
 from medtune.cards import model_card
 from medtune.chat import ChatEncoder
 from medtune.checkpoints import Checkpoints
-from medtune.compute import frozen_dtype, set_up
+from medtune.compute import enough_memory, frozen_dtype, set_up
 from medtune.examples import read_jsonl
+from medtune.launch import Launch, run_launched
 from medtune.model_files import locate
 from medtune.outputs import record_timing, write_curve, write_json
 from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
 from medtune.progress import kept_progress
 from medtune.provenance import describe_run
 from medtune.training import train, training_metrics
-from medtune.workspace import run_stage
 
 TRAIN = Path("data/prepared/train.jsonl")
 VALIDATION = Path("data/prepared/validation.jsonl")
@@ -31,8 +32,13 @@ ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
 ADAPTER = Path("models/adapter")
 CHECKPOINTS = Path("models/checkpoints")
 CURVES = Path("metrics/curves")
+KNOBS = (
+    "lower finetune.tokens_per_pass or finetune.max_length, set finetune.gradient_checkpointing to true, "
+    "or compute.quantization to nf4"
+)
 
 
+@enough_memory(KNOBS)
 def main() -> None:
     model_params, prompt = ModelParams.load(), PromptParams.load()
     compute, params = ComputeParams.load(), FinetuneParams.load()
@@ -54,9 +60,11 @@ def main() -> None:
         device,
         dtype,
     )
-    with kept_progress("finetune", provenance) as progress:
+    with processes.entered_by_main(kept_progress("finetune", provenance)) as progress:
         checkpoints = Checkpoints(progress, params.keep_checkpoints)
         result = train(model, tokenizer, training.rows, validation.rows, params, checkpoints)
+        if not processes.is_main():
+            return
 
         for folder in (ADAPTER, CHECKPOINTS):
             shutil.rmtree(folder, ignore_errors=True)
@@ -73,5 +81,12 @@ def main() -> None:
     record_timing("finetune", result.seconds, result.tokens)
 
 
+def launch() -> Launch:
+    params = FinetuneParams.load()
+    chosen = Launch.load(params.launch, "finetune.launch")
+    chosen.require_divides(params.batch_size, "finetune.batch_size")
+    return chosen
+
+
 if __name__ == "__main__":
-    run_stage("finetune", main)
+    run_launched("finetune", main, launch)

@@ -13,7 +13,11 @@ from medtune.errors import MedtuneError
 from medtune.params import LoraParams, ModelParams
 from tests.conftest import ROOT
 
-LORA = LoraParams(r=4, alpha=8, dropout=0.0, target_modules="all-linear")
+LORA = LoraParams(
+    r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
+)
+    r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
+)
 MODEL = ModelParams.load(ROOT / "params.yaml")
 
 

@@ -1,10 +1,11 @@
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from medtune.batching import IGNORED, SimilarLengthSampler, encode_examples, pad, split_batch
+from medtune.batching import IGNORED, SimilarLengthBatches, encode_examples, pad, split_batch
 from medtune.chat import ChatEncoder
 from medtune.errors import MedtuneError
 from medtune.params import FinetuneParams, PromptParams
@@ -72,23 +73,48 @@ def test_split_batch_does_not_count_a_shared_prefix() -> None:
     assert [part["input_ids"].shape for part in parts] == [(6, 21)]
 
 
-def test_the_sampler_yields_everything_once_in_batches_of_similar_length() -> None:
+def test_everything_is_in_one_batch_of_similar_lengths() -> None:
     lengths = torch.randint(1, 200, (1003,), generator=torch.Generator().manual_seed(0)).tolist()
-    sampler = SimilarLengthSampler(lengths, batch_size=8, seed=5)
-    order = list(sampler)
-    assert sorted(order) == list(range(1003))
-    batches = [order[i : i + 8] for i in range(0, len(order), 8)]
+    loader = SimilarLengthBatches(lengths, batch_size=8, seed=5)
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    assert sorted(index for batch in batches for index in batch) == list(range(1003))
+    assert [len(batch) for batch in batches] == [8] * 125 + [3]
     spread = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches]
     assert sum(spread) / len(spread) < 12
 
 
+def test_the_batches_of_a_step_are_of_similar_length_too() -> None:
+    lengths = torch.randint(1, 200, (960,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = list(SimilarLengthBatches(lengths, batch_size=8, seed=5, accumulation=4))
+    steps = [list(chain(*batches[i : i + 4])) for i in range(0, len(batches), 4)]
+    spread = [max(lengths[i] for i in step) - min(lengths[i] for i in step) for step in steps]
+    assert sum(spread) / len(spread) < 12
+
+
+def test_processes_share_the_batches_of_one_and_similar_work() -> None:
+    lengths = torch.randint(1, 200, (101,), generator=torch.Generator().manual_seed(0)).tolist()
+    whole = list(SimilarLengthBatches(lengths, 8, seed=5))
+    shares = [list(SimilarLengthBatches(lengths, 8, seed=5, share=(rank, 4))) for rank in range(4)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(chain(*parts)) == sorted(batch)
+    tokens = [sum(lengths[i] for batch in share for i in batch) for share in shares]
+    assert max(tokens) / min(tokens) < 1.1
+
+
+def test_an_empty_share_is_padding_alone() -> None:
+    batch = pad([])
+    assert batch["attention_mask"].sum() == 0 and (batch["labels"] == IGNORED).all()
+    assert [part["input_ids"].shape for part in split_batch(batch, 100)] == [(1, 1)]
+
+
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     lengths = [i % 17 for i in range(100)]
-    first, again = (SimilarLengthSampler(lengths, 4, seed=5) for _ in range(2))
+    first, again = (SimilarLengthBatches(lengths, 4, seed=5) for _ in range(2))
     torch.manual_seed(1)
     order = list(first)
     torch.manual_seed(2)
     assert list(again) == order
     again.set_epoch(1)
     assert list(again) != order
-    assert list(SimilarLengthSampler(lengths, 4, seed=6)) != order
+    assert list(SimilarLengthBatches(lengths, 4, seed=6)) != order

@@ -6,12 +6,14 @@ from medtune.params import EvaluateParams
 from tests.conftest import example
 
 PARAMS = EvaluateParams(
+    launch="single",
     seed=1,
     examples_per_kind=2,
     batch_size=4,
     max_new_tokens=8,
     partial_f1=0.5,
     set_kinds=["organ_system"],
+    unquantized=True,
 )
 EXAMPLES = [
     example(id=f"{kind}{i}", kind=kind, answer="eye; ear")
