@@ -1,13 +1,13 @@
 """The LoRA adapter: attached to a frozen base, saved the same way every time, loaded again."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from medtune.errors import MedtuneError
@@ -59,9 +59,11 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_weights(model: PeftModel, folder: Path) -> None:
-    """Replace the adapter's weights by those saved in a folder."""
-    set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+def copy_adapter(source: Path, target: Path) -> None:
+    """Copy what `save_adapter` wrote into a folder, and nothing else that lies there."""
+    target.mkdir(parents=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(source / name, target / name)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:

@@ -5,7 +5,6 @@ its sha256; afterwards it loads in a fraction of a second. `MEDTUNE_CACHE` moves
 """
 
 import importlib.util
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -32,8 +31,6 @@ from medtune.params import ComputeParams, ModelParams
 
 # A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
 disable_progress_bar()
-# On a CPU bitsandbytes asks for a faster kernel that it would fetch from a hub: code nobody pinned.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def base_folder(model: ModelParams) -> Path:

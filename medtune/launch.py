@@ -144,18 +144,16 @@ def _start_here(launch: Launch, command: list[str]) -> None:
     try:
         launch_command(arguments)
     except ChildFailedError as failure:
-        _explain(failure)
+        _explain(failure.get_first_failure()[1].exitcode)
     except SignalException as stopped:
         sys.exit(128 + stopped.sigval)
 
 
-def _explain(failure: Exception) -> None:
-    codes = [process.exitcode for process in failure.failures.values()]  # type: ignore[attr-defined]
-    if killed := [signal.Signals(-code).name for code in codes if code < 0]:
-        raise MedtuneError(
-            f"a process was killed ({killed[0]}); run `dvc repro` again: it goes on from what is done"
-        ) from None
-    # It has said why on standard error.
+def _explain(code: int) -> None:
+    """Say why a process ended, unless it has done so itself; the others were then ended by the launcher."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise MedtuneError(f"a process was killed ({name}); run `dvc repro` again: it goes on where it was")
     sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -30,7 +31,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from medtune import processes
-from medtune.adapter import load_weights, save_adapter
+from medtune.adapter import save_adapter
 from medtune.batching import EncodedExamples, SimilarLengthBatches, cut, pad, split_batch
 from medtune.checkpoints import TRAINER_STATE, Checkpoints
 from medtune.errors import MedtuneError
@@ -64,9 +65,9 @@ def train(
 ) -> TrainingResult:
     """Train `model` in place, from the last good checkpoint if there is one.
 
-    Afterwards it holds the weights of the best validation loss. An interrupted run that is started again
-    ends with the bytes of an undisturbed one (tests/test_training.py). Several processes share every batch;
-    each needs to reach the folder of the checkpoints.
+    The adapter of the best validation loss is in the checkpoint of `best_step`. An interrupted run that is
+    started again ends with the bytes of an undisturbed one (tests/test_training.py). Several processes
+    share every batch; each needs to reach the folder of the checkpoints.
     """
     start = time.monotonic()
     done = processes.tell((checkpoints.latest() if processes.is_main() else None,))[0]
@@ -83,6 +84,11 @@ def train(
         processing_class=tokenizer,
         callbacks=_callbacks(params),
     )
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
+        raise MedtuneError(
+            f"params.yaml: finetune.launch is '{params.launch}', which shards a model on GPUs only; accepted "
+            "on a CPU: single, ddp"
+        )
     trainer.remove_callback(PrinterCallback)
     # The Trainer has seeded all processes alike; for dropout each needs numbers of its own.
     set_seed(params.seed, device_specific=True)
@@ -99,7 +105,6 @@ def train(
     last = checkpoints.last()
     state = TrainerState.load_from_json(str(checkpoints.path(last) / TRAINER_STATE))
     assert state.best_global_step is not None and state.best_metric is not None
-    load_weights(model, checkpoints.path(state.best_global_step))
     return TrainingResult(
         log=state.log_history,
         steps=last,
@@ -387,7 +392,6 @@ def _arguments(params: FinetuneParams, model: PeftModel, checkpoints: Path) -> T
         eval_steps=params.evaluate_every,
         save_strategy="steps",
         save_steps=params.evaluate_every,
-        load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from medtune import processes
-from medtune.adapter import attach_lora, save_adapter
+from medtune.adapter import attach_lora, copy_adapter
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.batching import encode_examples
 from medtune.cards import model_card
@@ -69,7 +69,7 @@ def main() -> None:
         for folder in (ADAPTER, CHECKPOINTS):
             shutil.rmtree(folder, ignore_errors=True)
         checkpoints.publish(result.steps, CHECKPOINTS)
-        save_adapter(model, ADAPTER)
+        copy_adapter(checkpoints.path(result.best_step), ADAPTER)
         tokenizer.save_pretrained(ADAPTER)
         metrics = training_metrics(result, model, training, validation)
         write_json(ADAPTER / "provenance.json", provenance)

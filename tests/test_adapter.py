@@ -16,8 +16,6 @@ from tests.conftest import ROOT
 LORA = LoraParams(
     r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
 )
-    r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
-)
 MODEL = ModelParams.load(ROOT / "params.yaml")
 
 
