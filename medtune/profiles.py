@@ -49,6 +49,10 @@ def apply_profile(
     expected = _overlay(read_yaml(params_file), read_yaml(profile))
     # As bytes: reading as text would turn another system's line ends into this one's.
     before = params_file.read_bytes().decode()
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(before, Loader=yaml.SafeLoader)):
+        raise MedtuneError(
+            f"{params_file}: holds an alias (*name), whose value stands elsewhere; write it out"
+        )
     after = _merge(before, profile)
     _replace(params_file, after, expected, profile, write=write)
     return "\n".join(
@@ -73,11 +77,18 @@ def _overlay(content: Any, changes: Any) -> Any:
 def _merge(text: str, profile: Path) -> str:
     """The text of a params.yaml with the values of a profile in it."""
     source = profile.read_bytes().decode()
-    target, changes = (yaml.compose(content, Loader=yaml.SafeLoader) for content in (text, source))
+    target, changes = _compose(text), _compose(source)
     # From the end on, so that the places before stay where they are.
     for start, end, entry in sorted(_edits(target, text, changes, source, profile), reverse=True):
         text = text[:start] + entry + text[end:]
     return text
+
+
+def _compose(text: str) -> yaml.MappingNode:
+    """A YAML mapping as nodes that know their places in the text."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    return node
 
 
 def _edits(
@@ -126,15 +137,21 @@ def _replace(path: Path, text: str, expected: Any, profile: Path, *, write: bool
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(text.encode())
+        if not _reads_as(partial, expected):
+            raise MedtuneError(f"{profile}: a value reads otherwise within {path.name}; put it in quotes")
         try:
             _check(partial)
         except MedtuneError as error:
-            reason = str(error).removeprefix(str(partial)).lstrip(":, ")
-            raise MedtuneError(f"{profile}: {reason}") from None
-        if read_yaml(partial) != expected:
-            raise MedtuneError(f"{path.name}: {profile} cannot be merged into it; has it anchors (&, *)?")
+            raise MedtuneError(f"{profile}: {str(error).removeprefix(f'{partial}: ')}") from None
         if write:
             shutil.copymode(path, partial)
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _reads_as(path: Path, expected: Any) -> bool:
+    try:
+        return read_yaml(path) == expected
+    except MedtuneError:
+        return False
