@@ -14,6 +14,8 @@ cut at them. The fragments are encoded with special tokens, the contents (in bra
 The template alone decides about a BOS token; none is added. The answer's end is the special token that
 follows it (`<|im_end|>`, `<|eot_id|>`): the model is trained to write it, and generation stops there.
 What the template writes after that token (a newline, in SmolLM2's) belongs to no turn and is left out.
+
+A template may ask for the day (Llama 3.2's does, and writes it into every prompt): it gets `prompt.date`.
 """
 
 from dataclasses import dataclass
@@ -27,6 +29,13 @@ from medtune.examples import Example
 from medtune.params import PromptParams
 
 _SYSTEM, _USER, _ANSWER = "\ue000s\ue000", "\ue000u\ue000", "\ue000a\ue000"
+
+_PINNED_DAY = (
+    "{% macro strftime_now(format) %}{% if pinned_day is none %}"
+    "{{ raise_exception('it asks for the day: set prompt.date in params.yaml, or tokens change daily') }}"
+    "{% endif %}{{ pinned_day }}{% endmacro %}\n"
+)
+"""Goes before a template, where it hides transformers' `strftime_now`; of this line nothing is rendered."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,12 @@ class ChatEncoder:
         extra: dict[str, Any] = {} if self._prompt.date is None else {"date_string": self._prompt.date}
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **extra
+                messages,
+                chat_template=_PINNED_DAY + self._tokenizer.get_chat_template(),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                pinned_day=self._prompt.date,
+                **extra,
             )
         except (ValueError, TemplateError) as error:
             raise MedtuneError(f"the model's chat template cannot be used: {error}") from None

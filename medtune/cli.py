@@ -22,6 +22,11 @@ def _main() -> None:
     ask.add_argument("--base", action="store_true", help="ask the untuned model instead")
     ask.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
     ask.set_defaults(call=_ask)
+    use = commands.add_parser("use", help="put a profile's model and settings into params.yaml")
+    use.add_argument("name", nargs="?", help="of profiles/NAME.yaml (default: list them)")
+    use.add_argument("--list", action="store_true", help="list the profiles")
+    use.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
+    use.set_defaults(call=_use)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -52,6 +57,26 @@ def _ask(arguments: argparse.Namespace) -> None:
 
     answerer = Answerer.load(adapter=None if arguments.base else arguments.adapter)
     print(answerer.ask(arguments.question, arguments.context))
+
+
+def _use(arguments: argparse.Namespace) -> None:
+    from medtune.profiles import apply_profile, list_profiles
+
+    if arguments.list or arguments.name is None:
+        profiles = list_profiles()
+        width = max(map(len, profiles), default=0)
+        for name, description in profiles.items():
+            print(f"{name:<{width}}  {description}")
+        return
+    difference = apply_profile(arguments.name, write=not arguments.dry_run)
+    if not difference:
+        print(f"params.yaml is profile {arguments.name} already: nothing changes")
+        return
+    print(difference)
+    if arguments.dry_run:
+        print("\nnothing was written")
+    else:
+        print(f"\nparams.yaml is profile {arguments.name}; run: dvc repro")
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """A tokenizer and a Llama small enough to build in a test, in the styles of SmolLM2 and Llama 3."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from medtune.examples import Example
 from medtune.params import FinetuneParams, read_yaml
@@ -31,17 +33,41 @@ CHATML = (
     " + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-LLAMA_3 = (
-    "{{ bos_token }}"
-    "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-    "{{ '<|start_header_id|>system<|end_header_id|>\n\nToday Date: ' + date_string + '\n\n' }}"
-    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
-    "{% set messages = messages[1:] %}{% endif %}{{ '<|eot_id|>' }}"
-    "{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim"
-    " + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
+# Renders the text of Llama 3.2's own: a date in every prompt, today's unless `date_string` is given.
+LLAMA_3 = """\
+{{- bos_token }}
+{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}
+{%- if not tools is defined %}{%- set tools = none %}{%- endif %}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}
+        {%- set date_string = strftime_now("%d %b %Y") %}
+    {%- else %}
+        {%- set date_string = "26 Jul 2024" %}
+    {%- endif %}
+{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content'] | trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{%- if tools is not none %}{{- "Environment: ipython\\n" }}{%- endif %}
+{{- "Cutting Knowledge Date: December 2023\\n" }}
+{{- "Today Date: " + date_string + "\\n\\n" }}
+{{- system_message }}
+{{- "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if message.role in ("tool", "ipython") or "tool_calls" in message %}
+        {{- raise_exception("this copy of the template leaves out tool calls") }}
+    {%- endif %}
+    {{- "<|start_header_id|>" + message["role"] + "<|end_header_id|>\\n\\n" }}
+    {{- message["content"] | trim + "<|eot_id|>" }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- "<|start_header_id|>assistant<|end_header_id|>\\n\\n" }}
+{%- endif %}
+"""
 TEXT = [
     "Which organ systems does fever affect? nervous system; musculoskeletal system",
     "What is the medical term for long fingers? Arachnodactyly. system user assistant Today Date",
@@ -102,6 +128,17 @@ def tiny_llama() -> LlamaForCausalLM:
 @pytest.fixture(scope="session")
 def finetune_params() -> FinetuneParams:
     return FinetuneParams.load(ROOT / "params.yaml")
+
+
+def set_today(monkeypatch: pytest.MonkeyPatch, day: datetime) -> None:
+    """Chat templates that ask for the day get this one."""
+
+    class Clock:
+        @staticmethod
+        def now() -> datetime:
+            return day
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)
 
 
 def example(**changes: object) -> Example:
