@@ -20,8 +20,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,27 +77,43 @@ def run_launched(stage: str, main: Callable[[], None], choose: Callable[[], Laun
     def start() -> None:
         if "LOCAL_RANK" in os.environ:
             _end_with_parent()
-            if os.environ["RANK"] != "0":
-                _assist(main)
-                return
+            with _one_voice():
+                if os.environ["RANK"] != "0":
+                    main()
+                    return
+                with only_here(stage):
+                    main()
         elif (launch := choose()).processes > 1:
             _start(launch, [_main_module(), *sys.argv[1:]])
-            return
-        with only_here(stage):
-            main()
+        else:
+            with only_here(stage):
+                main()
 
     run(start)
 
 
-def _assist(main: Callable[[], None]) -> None:
-    """Call the entry point in a process other than the main one, which alone speaks for all."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Let one process speak for all: the one that knows what is wrong, if possible the main one.
+
+    The launcher ends all as soon as one has ended, so whoever has less to say waits for that.
+    """
+    is_main = os.environ["RANK"] == "0"
+    with ExitStack() as stack:
+        if not is_main:
+            stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
         try:
-            main()
+            yield
         except MedtuneError:
-            # If the main process fails alike, the launcher ends this one before it says the same again.
-            time.sleep(PATIENCE)
+            if not is_main:
+                time.sleep(PATIENCE)
             raise
+        except RuntimeError as error:
+            # What gloo and NCCL raise when another process has left.
+            if "gloo" not in str(error) and not type(error).__name__.startswith("Dist"):
+                raise
+            time.sleep(2 * PATIENCE)
+            raise MedtuneError("another process of the stage has ended; what it said stands above") from None
 
 
 def _start(launch: Launch, command: list[str]) -> None:

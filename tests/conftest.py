@@ -107,8 +107,7 @@ def llama3_tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer(LLAMA_3, special, "<|begin_of_text|>", "<|eot_id|>")
 
 
-@pytest.fixture
-def tiny_llama() -> LlamaForCausalLM:
+def build_tiny_llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=400,
@@ -123,6 +122,11 @@ def tiny_llama() -> LlamaForCausalLM:
     model = LlamaForCausalLM(config).eval()
     model.set_attn_implementation("eager")
     return model
+
+
+@pytest.fixture
+def tiny_llama() -> LlamaForCausalLM:
+    return build_tiny_llama()
 
 
 @pytest.fixture(scope="session")

@@ -125,77 +125,14 @@ def test_without_a_pinned_day_llama_prompts_do_depend_on_it(
 
 def test_the_users_own_edits_survive_to_the_byte(project: Path) -> None:
     path = Path("params.yaml")
-    text = SHIPPED.decode().replace("    r: 16\n", "    r:   8   # halved\n")
-    text = text.replace("    target_modules: all-linear\n", "    target_modules:\n    - q_proj\n    # mine\n")
-    text = text.replace("  epochs: 1\n", "  epochs: 2\r\n").replace("\n", "\r\n").replace("\r\r", "\r")
-    path.write_bytes(text.encode())
+    text = SHIPPED.decode().replace("    r: 16\n", "    r: 8   # halved\n")
+    text = text.replace("    target_modules: all-linear\n", "    target_modules: [q_proj, 'v_proj']\n")
+    text = text.replace("  weight_decay: 0.0\n", "  # mine\n  weight_decay: 1e-2\n")
+    path.write_text(text)
     apply_profile("llama-3.2-1b")
-    assert path.read_bytes() != text.encode()
+    assert path.read_text() != text
     apply_profile("smollm2-135m")
-    assert path.read_bytes() == text.encode()
-
-
-PATIENT = "early_stopping:  # patient\n    patience: {}\n    min_improvement: 0.01\n"
-
-
-@pytest.mark.parametrize(
-    ("shipped", "before", "profile", "after"),
-    [
-        ("revision: null\n", "revision:\n", f"model: {{revision: {'a' * 40}}}", f"revision: {'a' * 40}\n"),
-        ("revision: null\n", "revision: null\n", "model:\n  revision:\n", "revision: null\n"),
-        (
-            "early_stopping: null\n",
-            "early_stopping: null\n",
-            "finetune:\n  early_stopping: {patience: 3, min_improvement: 0.01}  # mine\n",
-            "early_stopping: {patience: 3, min_improvement: 0.01}\n",
-        ),
-        (
-            "early_stopping: null\n",
-            PATIENT.format(3),
-            "finetune:\n  early_stopping:\n    patience: 5\n",
-            PATIENT.format(5),
-        ),
-        (
-            "question: What is {term}?\n      train: 300\n",
-            "train: 300\n",
-            "data: {kinds: {definition: {question: 'Define {term}.'}}}",
-            "question: 'Define {term}.'\n      train: 300\n",
-        ),
-        (
-            "\n      question: What is {term}?\n      train: 300\n      validation: 30\n      test: 200\n",
-            " {train: 300}\n",
-            "data: {kinds: {definition: {test: 100}}}",
-            " {test: 100, train: 300}\n",
-        ),
-        (
-            "early_stopping: null\n",
-            PATIENT.format(3),
-            "finetune: {early_stopping: null}",
-            "early_stopping: null\n",
-        ),
-        (
-            "layers: null\n",
-            "layers:\n    - 20\n    - 21\n",
-            "finetune: {lora: {layers: [1]}}",
-            "layers: [1]\n",
-        ),
-        (
-            "layers: null\n",
-            "layers: [\n      20]\n",
-            "finetune: {lora: {layers: null}}",
-            "layers: null\n",
-        ),
-        ("date: 26 Jul 2024\n", "date: today # x\n", "prompt: {date: 'a: #b'}", "date: 'a: #b' # x\n"),
-        ("date: 26 Jul 2024\n", "date: |\n    a # b\n\n", "prompt: {date: c}", "date: c\n\n"),
-    ],
-)
-def test_a_value_is_replaced_where_it_stands(
-    project: Path, shipped: str, before: str, profile: str, after: str
-) -> None:
-    path = Path("params.yaml")
-    path.write_text(SHIPPED.decode().replace(shipped, before))
-    apply_profile(set_profile(project, profile))
-    assert path.read_text() == SHIPPED.decode().replace(shipped, after)
+    assert path.read_text() == text
 
 
 def test_a_key_that_was_left_out_is_put_back(project: Path) -> None:
@@ -216,7 +153,6 @@ def test_a_key_that_was_left_out_is_put_back(project: Path) -> None:
         ),
         ("finetune: {lora: {rank: 8}}", "unknown key 'finetune.lora.rank'; accepted: r, alpha, dropout"),
         ("modle: {source: x}", "unknown section 'modle'; did you mean 'model'?"),
-        ("modle:\n  source: x\n", "line 2: expected a value on one line, such as 3 or [a, b]"),
         (
             "compute: {attention: flash}",
             "compute.attention is 'flash': Input should be 'eager' or 'sdpa'",
@@ -224,7 +160,6 @@ def test_a_key_that_was_left_out_is_put_back(project: Path) -> None:
         ("model: {revision: main}", "model.revision is 'main': String should match pattern"),
         ("finetune: 3", "finetune is 3: Input should be a valid dictionary"),
         ("finetune:\n", "finetune is None: Input should be a valid dictionary"),
-        ("evaluate:\n  set_kinds:\n    - a\n", "line 3: expected a value on one line"),
         ("model:\n  source: a\n  source: b\n", "line 3: the key 'source' stands twice"),
         ("model: [\n", "line 2: "),
         ("- model\n", "expected a mapping of sections"),
@@ -251,32 +186,11 @@ def test_a_bad_params_file_is_named_itself_and_stays(project: Path) -> None:
     assert path.read_text() == "model: 3\n"
 
 
-def test_an_alias_is_refused_rather_than_cut(project: Path) -> None:
-    path = Path("params.yaml")
-    text = SHIPPED.decode().replace("  batch_size: 16\n", "  batch_size: &size 16\n")
-    text = text.replace("  batch_size: 64\n", "  batch_size: *size\n")
-    path.write_text(text)
-    with pytest.raises(MedtuneError, match=r"^params\.yaml: holds an alias"):
-        apply_profile("llama-3.2-1b")
-    assert path.read_text() == text
-
-
-@pytest.mark.parametrize("value", ["c, d", "c]"])
-def test_a_value_that_reads_otherwise_where_it_is_put_is_refused(project: Path, value: str) -> None:
-    path = Path("params.yaml")
-    start, _, rest = SHIPPED.decode().partition("prompt:")
-    text = f"{start}prompt: {{system: a, date: b}}\n\ncompute:{rest.partition('compute:')[2]}"
-    path.write_text(text)
-    with pytest.raises(MedtuneError, match=r"^profiles/mine\.yaml: .*put it in quotes"):
-        apply_profile(set_profile(project, f"prompt:\n  system: {value}\n"))
-    assert path.read_text() == text
-
-
-@pytest.mark.parametrize("killed", ["write_bytes", "replace"])
+@pytest.mark.parametrize("killed", ["write_text", "replace"])
 def test_a_killed_write_leaves_the_old_file(
     project: Path, monkeypatch: pytest.MonkeyPatch, killed: str
 ) -> None:
-    def kill(path: Path, *_: object) -> None:
+    def kill(path: Path, *_: object, **__: object) -> None:
         with path.open("ab") as file:
             file.write(b"half")
         raise KeyboardInterrupt

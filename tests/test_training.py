@@ -5,7 +5,6 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from medtune.outputs import write_json
 from medtune.params import EarlyStoppingParams, FinetuneParams, ModelParams
 from medtune.training import AnswerTrainer, TrainingResult, train
 from tests.conftest import ROOT
+from tests.tools import digests
 
 Run = Callable[..., tuple[PeftModel, TrainingResult]]
 
@@ -86,14 +86,6 @@ def run(
         return model, result
 
     return _run
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_it_learns_and_keeps_the_best_checkpoint(run: Run, params: FinetuneParams) -> None:

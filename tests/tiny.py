@@ -1,0 +1,49 @@
+"""The pipeline with a model and data so small that a stage takes seconds, for tests that run it often."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from medtune.hashing import files_sha256
+from tests.pipeline import create_project, run
+
+TINY: dict[str, object] = {
+    "data.source": "data/raw/questions.jsonl",
+    "data.sha256": None,
+    "data.kinds": {"definition": {"train": 153, "validation": 11, "test": 13}},
+    "compute.threads": 1,
+    "finetune.precision": "float32",
+    "finetune.batch_size": 8,
+    "finetune.evaluate_every": 6,
+    "finetune.log_every": 1,
+    "finetune.learning_rate": 0.01,
+    "evaluate.batch_size": 4,
+    "evaluate.set_kinds": [],
+}
+"""20 steps, of which the last has one example only; four batches to evaluate."""
+
+
+def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, object]:
+    """Save a base model; return the parameters that name it."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {
+        "model.source": str(folder),
+        "model.sha256": files_sha256(folder.iterdir(), folder),
+        "model.license": "mit",
+    }
+
+
+def create_tiny_project(folder: Path, base: Mapping[str, object], params: Mapping[str, object]) -> Path:
+    """A repository whose questions are arithmetic, prepared."""
+    folder = create_project(folder, {**TINY, **base, **params})
+    rows = [
+        {"id": str(i), "question": f"What is {i} + {i * i}?", "answer": f"{i + i * i}", "kind": "definition"}
+        for i in range(260)
+    ]
+    lines = "".join(json.dumps(row | {"group": row["id"]}) + "\n" for row in rows)
+    (folder / "data/raw/questions.jsonl").write_text(lines)
+    run("dvc", "repro", "prepare", cwd=folder)
+    return folder
