@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import PreTrainedModel
 
 from medtune.errors import MedtuneError
-from medtune.params import LoraParams, ModelParams
+from medtune.params import ComputeParams, LoraParams, ModelParams
 
 # PEFT 0.21 asks transformers 5 for this under its old name, once for every model.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -26,12 +27,16 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
     Also rank-stabilised (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) and weight-decomposed
     (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
     """
+    targets: str | list[str] = lora.target_modules
+    if targets == "all-linear" and lora.layers is not None:
+        # PEFT takes layer numbers beside names only.
+        targets = _linear_layers(base)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=targets,
         layers_to_transform=lora.layers,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
@@ -43,6 +48,14 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
         return get_peft_model(base, config)
     except ValueError as error:
         raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    head = model.get_output_embeddings()
+    linear = (
+        name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head
+    )
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -71,8 +84,11 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
 
 
-def check_adapter(folder: Path, model: ModelParams) -> None:
-    """Refuse a folder that holds no adapter, or one that was trained on another base model."""
+def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> None:
+    """Refuse a folder that holds no adapter, or one that was trained on another base model.
+
+    A base in four bits is another model than the one it was made from.
+    """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MedtuneError(
@@ -90,3 +106,20 @@ def check_adapter(folder: Path, model: ModelParams) -> None:
         raise MedtuneError(
             f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"
         )
+    quantization = _trained_quantization(folder / "provenance.json", compute.quantization)
+    if quantization != compute.quantization:
+        raise MedtuneError(
+            f"{folder}: trained with compute.quantization '{quantization}', but in params.yaml it is "
+            f"'{compute.quantization}'"
+        )
+
+
+def _trained_quantization(provenance: Path, unknown: str | None) -> str | None:
+    """What `provenance.json` says; `unknown` for an adapter that does not bring one."""
+    try:
+        content = json.loads(provenance.read_text(encoding="utf-8"))
+        return content["parameters"]["compute"].get("quantization")
+    except FileNotFoundError:
+        return unknown
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise MedtuneError(f"{provenance}: not a record that medtune wrote") from None

@@ -48,7 +48,7 @@ class Answerer:
             EvaluateParams.load(),
         )
         if adapter is not None:
-            check_adapter(Path(adapter), model_params)
+            check_adapter(Path(adapter), model_params, compute)
         encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
         device = set_up(compute, params.seed)
         dtype = torch.float32

@@ -55,6 +55,8 @@ def load_model(
         local_files_only=True,
         **_quantisation(compute, dtype, device),
     )
+    if compute.quantization is not None:
+        _keep_as_quantised(loaded)
     # A model may ship generation settings (a repetition penalty): greedy is to mean greedy.
     loaded.generation_config = GenerationConfig()
     return loaded if compute.quantization else loaded.to(device)  # type: ignore[arg-type]
@@ -83,6 +85,20 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
         bnb_4bit_quant_storage=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _keep_as_quantised(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes 0.50 from rewriting weights in use.
+
+    On a processor with AVX512-BF16 it would repack each layer at the first pass without gradients (a
+    validation), rounding its scales to bfloat16, for a kernel that passes no gradient on: training would go
+    on from there, on other weights and with wrong gradients.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _dequantised(files: ModelFiles) -> Path:

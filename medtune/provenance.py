@@ -47,9 +47,13 @@ def describe_run(
         "parameters_sha256": _json_sha256(parameters),
         "environment": {
             "python": platform.python_version(),
-            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "packages": {name: metadata.version(name) for name in _packages(parameters)},
             "machine": platform.machine(),
             "processor_features": processor_features(),
+            "instruction_set": {
+                "pytorch": torch.backends.cpu.get_cpu_capability(),
+                "onednn_at_most": os.environ.get("ONEDNN_MAX_CPU_ISA", "any"),
+            },
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "threads": torch.get_num_threads(),
@@ -57,6 +61,11 @@ def describe_run(
             "base_dtype": str(dtype).removeprefix("torch."),
         },
     }
+
+
+def _packages(parameters: dict[str, Any]) -> list[str]:
+    quantized = parameters.get("compute", {}).get("quantization") is not None
+    return [*PACKAGES, *(["bitsandbytes"] if quantized else [])]
 
 
 def loaded_code() -> dict[str, str]:

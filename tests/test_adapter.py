@@ -10,13 +10,14 @@ from transformers import LlamaForCausalLM
 
 from medtune.adapter import attach_lora, check_adapter, load_adapter, save_adapter
 from medtune.errors import MedtuneError
-from medtune.params import LoraParams, ModelParams
+from medtune.params import ComputeParams, LoraParams, ModelParams
 from tests.conftest import ROOT
 
 LORA = LoraParams(
     r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
 )
 MODEL = ModelParams.load(ROOT / "params.yaml")
+COMPUTE = ComputeParams.load(ROOT / "params.yaml")
 
 
 def test_only_the_adapter_is_trained_in_float32_on_every_linear_layer_but_the_head(
@@ -81,14 +82,14 @@ def test_layers_that_are_not_there_are_refused(tiny_llama: LlamaForCausalLM) -> 
 
 def test_a_missing_adapter_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(MedtuneError, match=r"`dvc repro` to train it or `dvc pull` to fetch it"):
-        check_adapter(tmp_path, MODEL)
+        check_adapter(tmp_path, MODEL, COMPUTE)
 
 
 def test_an_adapter_of_another_base_model_is_refused(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
     save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
-    check_adapter(tmp_path, MODEL)
+    check_adapter(tmp_path, MODEL, COMPUTE)
     with pytest.raises(MedtuneError, match=r"trained on 'package:.*', but model.source .* is 'org/other'"):
-        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}))
+        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}), COMPUTE)
 
 
 @pytest.mark.parametrize(
@@ -110,4 +111,4 @@ def test_a_damaged_adapter_is_refused(
     save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MedtuneError, match=expected):
-        check_adapter(tmp_path, MODEL)
+        check_adapter(tmp_path, MODEL, COMPUTE)

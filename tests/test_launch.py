@@ -42,7 +42,8 @@ if os.environ.get("ACCELERATE_USE_FSDP") == "true":
     start = state.PartialState.__init__
     def as_on_gpus(self, *arguments, **options):
         start(self, *arguments, **options)
-        self.distributed_type = state.DistributedType.MULTI_GPU
+        if self.distributed_type == state.DistributedType.MULTI_CPU:
+            self.distributed_type = state.DistributedType.MULTI_GPU
     state.PartialState.__init__ = as_on_gpus
 """
 """accelerate offers FSDP on GPUs only; torch's own, told of none, does the same over gloo."""
@@ -91,7 +92,7 @@ def base(
 def alone(tmp_path_factory: pytest.TempPathFactory, base: dict[str, object]) -> Path:
     """A repository where one process has trained and evaluated."""
     folder = create_tiny_project(tmp_path_factory.mktemp("alone") / "medtune", base, {})
-    run("dvc", "repro", cwd=folder)
+    run("dvc", "repro", "evaluate", cwd=folder)
     return folder
 
 
@@ -101,7 +102,7 @@ def together(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together") / "medtune"
     shutil.copytree(alone, folder)
     edit_params(folder / "params.yaml", {"finetune.launch": "ddp", "evaluate.launch": "ddp"})
-    run("dvc", "repro", cwd=folder)
+    run("dvc", "repro", "evaluate", cwd=folder)
     return folder
 
 
