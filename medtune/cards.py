@@ -59,7 +59,7 @@ parameters that made it.
 
 
 def _built_with_llama(licence: str) -> str:
-    """What Meta's licences ask whoever passes on a model built on theirs to show (`llama3.2`); else nothing."""
+    """What Meta's licences (`llama3.2`) ask to be shown with a model built on theirs; for others nothing."""
     if not licence.lower().startswith("llama"):
         return ""
     name = f"Llama {licence[len('llama') :].strip(' -')}".strip()

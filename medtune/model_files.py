@@ -282,7 +282,7 @@ def _why(error: Exception, model: ModelParams) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return (
             f"{pinned} is not whole in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids "
-            "fetching it: run this once without HF_HUB_OFFLINE"
+            "fetching it: run this once without it"
         )
     if isinstance(error, RevisionNotFoundError):
         return f"params.yaml: model.revision {model.revision} is no commit of {model.source} ({page}/commits)"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".bin")
@@ -74,19 +74,26 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
-    cuts: list[tuple[int, bool]] = field(default_factory=list)
-    """The next large files break off after so many bytes: the connection is reset (True) or closed."""
+    cuts: list[tuple[int, Literal["closed", "reset", "stalled"]]] = field(default_factory=list)
+    """After how many bytes the next answers with a large file break off, and how the connection ends."""
+    failing: int | None = None
+    """The status of every answer, if the hub has trouble of its own."""
 
     def fetched(self) -> set[str]:
-        """The names of the files whose content was asked for since the last `forget`."""
-        return {
-            match["file"]
-            for request in self.requests
-            if request.method == "GET" and (match := _FILE.fullmatch(request.path))
-        }
+        """The names of the files whose content was asked for."""
+        paths = [request.path for request in self.requests if request.method == "GET"]
+        names = {match["file"] for path in paths if (match := _FILE.fullmatch(path))}
+        stored = [self.stored(match["sha256"]) for path in paths if (match := _STORED.fullmatch(path))]
+        return names | {path.relative_to(repository.folder).as_posix() for repository, path in stored}
 
-    def forget(self) -> None:
-        self.requests.clear()
+    def stored(self, sha256: str) -> tuple[Repository, Path]:
+        """The large file of that hash."""
+        return next(
+            (repository, path)
+            for repository in self.repositories.values()
+            for path in repository.files()
+            if path.name.endswith(LARGE) and _digest(path) == sha256
+        )
 
 
 @cache
@@ -142,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             if match := _STORED.fullmatch(path):
                 self._stored(match["sha256"], first)
                 return
+            if self.hub.failing:
+                raise _RefusedError(self.hub.failing, "Service Unavailable")
             token = sent.removeprefix("Bearer ") if sent else None
             if token is not None and token not in self.hub.tokens:
                 raise _RefusedError(401, "Invalid credentials in Authorization header")
@@ -203,27 +212,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, path.read_bytes(), commit | {"ETag": f'"{_digest(path)}"'})
 
     def _stored(self, sha256: str, first: int) -> None:
-        everywhere = (path for repository in self.hub.repositories.values() for path in repository.files())
-        path = next(path for path in everywhere if path.name.endswith(LARGE) and _digest(path) == sha256)
+        _, path = self.hub.stored(sha256)
         size = path.stat().st_size
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(size - first))
         if first:
             self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
         self.end_headers()
-        length, reset = self.hub.cuts.pop(0) if self.hub.cuts else (size - first, None)
+        length, end = self.hub.cuts.pop(0) if self.hub.cuts else (size - first, None)
+        self.wfile.flush()
         with path.open("rb") as file:
-            self.wfile.flush()
             while length > 0 and (
                 sent := os.sendfile(self.connection.fileno(), file.fileno(), first, length)
             ):
                 first, length = first + sent, length - sent
-        if reset is not None:
-            self.close_connection = True
-        if reset:
+        self.close_connection = end is not None
+        if end == "reset":
             # Closing without lingering resets the connection.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+        if end == "stalled":
+            # Until the client goes away.
+            self.connection.recv(1)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
