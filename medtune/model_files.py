@@ -157,7 +157,7 @@ def _package_file(source: str) -> Path:
 
 
 def _folder(path: Path, what: str) -> ModelFiles:
-    files = [file for pattern in SAFE_FILES for file in path.glob(pattern)]
+    files = [file for pattern in SAFE_FILES for file in path.glob(pattern) if file.is_file()]
     names = {file.name for file in files}
     for needed in ("config.json", "tokenizer.json"):
         if needed not in names:
@@ -165,9 +165,12 @@ def _folder(path: Path, what: str) -> ModelFiles:
     if not any(name.endswith(".safetensors") for name in names):
         raise MedtuneError(f"{what}: holds no .safetensors file; weights in other formats are not loaded")
     for index in path.glob("*.safetensors.index.json"):
-        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
-            if shard not in names:
-                raise MedtuneError(f"{what}: holds no {shard}, which its {index.name} names")
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise MedtuneError(f"{what}: {index.name} names no shards as it should") from None
+        if missing := sorted(shards - names):
+            raise MedtuneError(f"{what}: holds no {missing[0]}, which its {index.name} names")
     return ModelFiles(path, files_sha256(set(files), path))
 
 
@@ -189,7 +192,7 @@ def _hub_files(model: ModelParams) -> ModelFiles:
         return _folder(cached, pinned)
     except HFValidationError as error:
         raise MedtuneError(f"params.yaml: model.source '{model.source}': {error}") from None
-    except (OSError, httpx2.HTTPError, json.JSONDecodeError) as error:
+    except (OSError, httpx2.HTTPError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         if cached is not None:
@@ -225,7 +228,9 @@ def _fetch(model: ModelParams) -> Path:
         raise MedtuneError("HF_TOKEN holds characters that no token has: copy it again")
     # One request that is not repeated tells whether the hub, the token and the commit will do.
     with suppress(RemoteEntryNotFoundError):
-        get_hf_file_metadata(hf_hub_url(model.source, "config.json", revision=model.revision))
+        answer = get_hf_file_metadata(hf_hub_url(model.source, "config.json", revision=model.revision))
+        if answer.commit_hash != model.revision:
+            raise MedtuneError(f"{constants.ENDPOINT} (HF_ENDPOINT) does not answer as a model hub does")
     snapshot = _snapshot(model, SMALL_FILES + LICENCE_FILES)
     weights = [name for name in _listing(model) or () if "/" not in name and name.endswith(".safetensors")]
     for name in sorted(weights):
@@ -245,10 +250,8 @@ def _fetch_weights(model: ModelParams, name: str) -> None:
     stated = get_hf_file_metadata(url)
     if stated.etag is None or re.fullmatch("[0-9a-f]{64}", stated.etag) is None:
         return
-    cache, repository = (
-        Path(constants.HF_HUB_CACHE),
-        repo_folder_name(repo_id=model.source, repo_type="model"),
-    )
+    cache = Path(constants.HF_HUB_CACHE)
+    repository = repo_folder_name(repo_id=model.source, repo_type="model")
     stored = cache / repository / "blobs" / stated.etag
     partial = stored.with_name(f"{stored.name}.incomplete")
     lock = cache / ".locks" / repository / f"{stated.etag}.lock"
@@ -259,7 +262,8 @@ def _fetch_weights(model: ModelParams, name: str) -> None:
             return
         with partial.open("ab") as file:
             if stated.size is not None and file.tell() > stated.size:
-                file.truncate(0)
+                file.seek(0)
+                file.truncate()
             http_get(
                 url,
                 file,
@@ -286,8 +290,6 @@ def _why(error: Exception, model: ModelParams) -> str:
         )
     if isinstance(error, RevisionNotFoundError):
         return f"params.yaml: model.revision {model.revision} is no commit of {model.source} ({page}/commits)"
-    if isinstance(error, json.JSONDecodeError):
-        return f"{constants.ENDPOINT} (HF_ENDPOINT) does not answer as a model hub does"
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, model.source, page)
     if isinstance(error, UNREACHABLE):

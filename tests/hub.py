@@ -77,7 +77,7 @@ class Hub:
     cuts: list[tuple[int, Literal["closed", "reset", "stalled"]]] = field(default_factory=list)
     """After how many bytes the next answers with a large file break off, and how the connection ends."""
     failing: int | None = None
-    """The status of every answer, if the hub has trouble of its own."""
+    """The status of every answer, of a hub that has trouble of its own, or is none (200)."""
 
     def fetched(self) -> set[str]:
         """The names of the files whose content was asked for."""
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stored(match["sha256"], first)
                 return
             if self.hub.failing:
-                raise _RefusedError(self.hub.failing, "Service Unavailable")
+                raise _RefusedError(self.hub.failing, "It is not your fault")
             token = sent.removeprefix("Bearer ") if sent else None
             if token is not None and token not in self.hub.tokens:
                 raise _RefusedError(401, "Invalid credentials in Authorization header")

@@ -181,7 +181,6 @@ def test_a_snapshot_that_lacks_a_shard_is_not_taken_as_whole(user: User, publish
     digest = user.run()
     lost = user.snapshot / shards(published)[0]
     lost.resolve().unlink()
-    lost.unlink()
     assert "is not whole in the cache" in user.refused(HF_HUB_OFFLINE="1")
     # Without the list of the commit's files there is still the index of the shards.
     (user.cache / "trees" / f"{COMMIT}.json").unlink()
@@ -191,12 +190,15 @@ def test_a_snapshot_that_lacks_a_shard_is_not_taken_as_whole(user: User, publish
 
 
 def test_weights_that_do_not_have_their_hash_are_refused(user: User, published: Repository) -> None:
-    name = shards(published)[0]
-    sha256 = published.entry(published.folder / name)["oid"]
     (user.cache / "blobs").mkdir(parents=True)
-    (user.cache / "blobs" / f"{sha256}.incomplete").write_bytes(b"of another file")
-    assert f"org/model: {name} arrived damaged and was deleted; run this again" in user.refused()
+    first, second = shards(published)
+    for name, content in ((first, b"of another file"), (second, b"longer than the file" * 10**5)):
+        sha256 = published.entry(published.folder / name)["oid"]
+        (user.cache / "blobs" / f"{sha256}.incomplete").write_bytes(content)
+    assert f"org/model: {first} arrived damaged and was deleted; run this again" in user.refused()
     user.run()
+    assert user.downloads() == [0, 0]
+    assert user.arrived() == 0
 
 
 @pytest.mark.parametrize(
@@ -246,9 +248,18 @@ def test_a_repository_with_pickled_weights_only_is_refused(user: User, published
     assert "pytorch_model.bin" not in user.hub.fetched()
 
 
-def test_a_hub_that_fails_is_not_the_user_s_fault(user: User, published: Repository) -> None:
-    user.hub.failing = 503
-    assert "org/model: the hub answered with status 503; try again later" in user.refused()
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (503, "org/model: the hub answered with status 503; try again later"),
+        (200, "{hub} (HF_ENDPOINT) does not answer as a model hub does"),
+    ],
+)
+def test_a_hub_that_fails_or_is_none_is_named(
+    user: User, published: Repository, status: int, expected: str
+) -> None:
+    user.hub.failing = status
+    assert expected.format(hub=user.hub.url) in user.refused()
 
 
 @pytest.mark.slow
