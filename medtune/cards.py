@@ -31,6 +31,7 @@ def model_card(
 ) -> str:
     """Markdown with the hub's front matter for `models/adapter/README.md`."""
     batch = finetune.batch_size * finetune.gradient_accumulation
+    notice = _built_with_llama(model.license)
     return f"""---
 library_name: peft
 pipeline_tag: text-generation
@@ -43,7 +44,7 @@ tags: [lora, medical, medtune]
 
 Trained by medtune with `dvc repro`; `provenance.json` holds the digests of the data, base model, code and
 parameters that made it.
-
+{notice}
 - Base model: `{model.source}`, licence {model.license}
 - LoRA rank {finetune.lora.r}, alpha {finetune.lora.alpha:g}, on {finetune.lora.target_modules}
 - {metrics["steps"]} steps of {batch} examples, learning rate {finetune.learning_rate:g}
@@ -55,3 +56,14 @@ parameters that made it.
 
 {attribution.strip()}
 """
+
+
+def _built_with_llama(licence: str) -> str:
+    """What Meta's licences (`llama3.2`) ask to be shown with a model built on theirs; for others nothing."""
+    if not licence.lower().startswith("llama"):
+        return ""
+    name = f"Llama {licence[len('llama') :].strip(' -')}".strip()
+    return (
+        f"\n**Built with Llama.** {name} is licensed under the {name} Community License, "
+        "Copyright © Meta Platforms, Inc. All Rights Reserved.\n"
+    )

@@ -74,6 +74,15 @@ def test_a_folder_with_pickled_weights_only_is_refused(folder: Path) -> None:
     )
 
 
+def test_a_folder_without_a_shard_that_its_index_names_is_refused(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model.safetensors", "b": "../elsewhere.safetensors"}}')
+    message = refused(named(source=str(folder)))
+    assert "holds no ../elsewhere.safetensors, which its model.safetensors.index.json names" in message
+    index.write_text("[]")
+    assert "model.safetensors.index.json names no shards as it should" in refused(named(source=str(folder)))
+
+
 def test_a_revision_does_not_stand_in_for_the_hash_of_a_folder(folder: Path) -> None:
     assert "model.revision belongs to a hub id" in refused(
         named(source=str(folder), sha256=None, revision=REVISION)

@@ -1,0 +1,247 @@
+"""A stand-in for the model hub, on loopback: the part of its HTTP API that reading a repository takes.
+
+The answers, down to the error headers, are those that `huggingface_hub` decides by. As on the hub, the list
+of a gated repository's files is public and the files are not, and large files come from another host.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LARGE = (".safetensors", ".bin")
+"""What a repository keeps outside git: named by sha256, sent by the other host."""
+
+_API = re.compile(
+    r"/api/(?P<repo>(models|datasets)/[^/]+/[^/]+)(/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+))?"
+    r"(/(?P<file>.+))?"
+)
+_FILE = re.compile(r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that came in: `first` is the byte it asked for, `token` whether one was sent."""
+
+    method: str
+    path: str
+    first: int
+    token: bool
+
+
+@dataclass
+class Repository:
+    """A folder at one commit; `readers` are the tokens with access if it is gated, else None."""
+
+    folder: Path
+    commit: str
+    readers: set[str] | None = None
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+    def entry(self, path: Path) -> dict[str, Any]:
+        """A file as listings describe it."""
+        size, digest = path.stat().st_size, _digest(path)
+        entry: dict[str, Any] = {
+            "type": "file",
+            "path": path.relative_to(self.folder).as_posix(),
+            "size": size,
+            "oid": digest,
+        }
+        if path.name.endswith(LARGE):
+            entry["lfs"] = {"oid": digest, "size": size, "pointerSize": 134}
+        return entry
+
+
+@dataclass
+class Hub:
+    """What is served (`models/ORG/NAME`, `datasets/ORG/NAME`), to which tokens, and what was asked for."""
+
+    url: str
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
+    requests: list[Request] = field(default_factory=list)
+    cuts: list[tuple[int, Literal["closed", "reset", "stalled"]]] = field(default_factory=list)
+    """After how many bytes the next answers with a large file break off, and how the connection ends."""
+    failing: int | None = None
+    """The status of every answer, of a hub that has trouble of its own, or is none (200)."""
+
+    def fetched(self) -> set[str]:
+        """The names of the files whose content was asked for."""
+        paths = [request.path for request in self.requests if request.method == "GET"]
+        names = {match["file"] for path in paths if (match := _FILE.fullmatch(path))}
+        stored = [self.stored(match["sha256"]) for path in paths if (match := _STORED.fullmatch(path))]
+        return names | {path.relative_to(repository.folder).as_posix() for repository, path in stored}
+
+    def stored(self, sha256: str) -> tuple[Repository, Path]:
+        """The large file of that hash."""
+        return next(
+            (repository, path)
+            for repository in self.repositories.values()
+            for path in repository.files()
+            if path.name.endswith(LARGE) and _digest(path) == sha256
+        )
+
+
+@cache
+def _digest(path: Path) -> str:
+    """The sha256 of a large file; of any other the hash that git knows it by."""
+    if path.name.endswith(LARGE):
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@contextmanager
+def model_hub() -> Iterator[Hub]:
+    """Serve a hub until the block ends."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    hub = server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: Hub
+
+
+class _RefusedError(Exception):
+    """An answer that is an error, as the hub words it."""
+
+    def __init__(self, status: int, message: str, code: str | None = None):
+        self.status, self.message, self.code = status, message, code
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        form = parse_qs(self.rfile.read(length).decode())
+        path = unquote(urlsplit(self.path).path)
+        first = int(re.sub(r"\D", " ", self.headers.get("Range", "0")).split()[0])
+        sent = self.headers.get("Authorization")
+        assert isinstance(self.server, _Server)
+        self.hub = self.server.hub
+        self.hub.requests.append(Request(self.command, path, first, sent is not None))
+        try:
+            if match := _STORED.fullmatch(path):
+                self._stored(match["sha256"], first)
+                return
+            if self.hub.failing:
+                raise _RefusedError(self.hub.failing, "It is not your fault")
+            token = sent.removeprefix("Bearer ") if sent else None
+            if token is not None and token not in self.hub.tokens:
+                raise _RefusedError(401, "Invalid credentials in Authorization header")
+            if match := _API.fullmatch(path):
+                self._api(self._repository(match["repo"], match["revision"], token), match, form)
+            elif match := _FILE.fullmatch(path):
+                name = match["repo"] if match["repo"].startswith("datasets/") else f"models/{match['repo']}"
+                repository = self._repository(name, match["revision"], token)
+                self._file(repository, repository.folder / match["file"], token)
+            else:
+                raise _RefusedError(404, "Not found")
+        except _RefusedError as refused:
+            headers = {"X-Error-Message": refused.message}
+            if refused.code:
+                headers["X-Error-Code"] = refused.code
+            self._send(refused.status, json.dumps({"error": refused.message}).encode(), headers)
+
+    do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def _repository(self, name: str, revision: str | None, token: str | None) -> Repository:
+        repository = self.hub.repositories.get(name)
+        if repository is None:
+            if token is None:
+                raise _RefusedError(401, "Invalid username or password.")
+            raise _RefusedError(404, "Repository not found", "RepoNotFound")
+        if revision not in (None, "main", repository.commit):
+            raise _RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return repository
+
+    def _api(self, repository: Repository, match: re.Match[str], form: dict[str, list[str]]) -> None:
+        if match["what"] == "tree":
+            folder = repository.folder / (match["file"] or "")
+            files = [path for path in repository.files() if path.is_relative_to(folder)]
+            if not files:
+                raise _RefusedError(404, f"{match['file']} does not exist", "EntryNotFound")
+            answer: object = [repository.entry(path) for path in files]
+        elif match["what"] == "paths-info":
+            named = [repository.folder / name for name in form.get("paths", [])]
+            answer = [repository.entry(path) for path in named if path.is_file()]
+        else:
+            siblings = [{"rfilename": repository.entry(path)["path"]} for path in repository.files()]
+            identifier = match["repo"].partition("/")[2]
+            answer = {"id": identifier, "sha": repository.commit, "siblings": siblings, "tags": []}
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _file(self, repository: Repository, path: Path, token: str | None) -> None:
+        if repository.readers is not None and token is None:
+            raise _RefusedError(401, "Access to this model is restricted. Please log in.", "GatedRepo")
+        if repository.readers is not None and token not in repository.readers:
+            raise _RefusedError(403, "You are not in the authorized list.", "GatedRepo")
+        commit = {"X-Repo-Commit": repository.commit}
+        if not path.is_file():
+            self._send(404, b"", commit | {"X-Error-Code": "EntryNotFound"})
+        elif path.name.endswith(LARGE):
+            linked = {"X-Linked-Etag": f'"{_digest(path)}"', "X-Linked-Size": str(path.stat().st_size)}
+            elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
+            self._send(302, b"", commit | linked | {"Location": f"{elsewhere}/stored/{_digest(path)}"})
+        else:
+            self._send(200, path.read_bytes(), commit | {"ETag": f'"{_digest(path)}"'})
+
+    def _stored(self, sha256: str, first: int) -> None:
+        _, path = self.hub.stored(sha256)
+        size = path.stat().st_size
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(size - first))
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        self.end_headers()
+        length, end = self.hub.cuts.pop(0) if self.hub.cuts else (size - first, None)
+        self.wfile.flush()
+        with path.open("rb") as file:
+            while length > 0 and (
+                sent := os.sendfile(self.connection.fileno(), file.fileno(), first, length)
+            ):
+                first, length = first + sent, length - sent
+        self.close_connection = end is not None
+        if end == "reset":
+            # Closing without lingering resets the connection.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        if end == "stalled":
+            # Until the client goes away.
+            self.connection.recv(1)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    log_message: Callable[..., None] = lambda *arguments: None
