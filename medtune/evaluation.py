@@ -43,57 +43,71 @@ def predict(example: Example, text: str, truncated: bool, params: EvaluateParams
     return Prediction(example, text, truncated, verdict)
 
 
-def summarise(predictions: Sequence[Prediction], params: EvaluateParams) -> dict[str, Any]:
-    """The content of `metrics/evaluation.json`: figures over all examples, and for each kind."""
+def summarise(
+    predictions: Sequence[Prediction],
+    params: EvaluateParams,
+    unquantized: Sequence[Prediction] | None = None,
+) -> dict[str, Any]:
+    """The content of `metrics/evaluation.json`: figures over all examples, and for each kind.
+
+    `unquantized` are the predictions for the same examples on the unquantised base: how far do they drift?
+    """
     kinds = sorted({prediction.example.kind for prediction in predictions})
-    return _figures(predictions, params.seed) | {
+    summary = _figures(predictions, params.seed) | {
         "kinds": {
             kind: _figures([p for p in predictions if p.example.kind == kind], params.seed) for kind in kinds
         }
     }
+    if unquantized is not None:
+        pairs = zip(predictions, unquantized, strict=True)
+        same = sum(one.text == other.text for one, other in pairs) / len(predictions)
+        summary["unquantized"] = _figures(unquantized, params.seed) | {"same_answers": same}
+    return summary
 
 
-def drift(
-    predictions: Sequence[Prediction], others: Sequence[Prediction], params: EvaluateParams
+def detail(
+    predictions: Sequence[Prediction],
+    indices: Sequence[int],
+    unquantized: Sequence[Prediction] | None = None,
 ) -> dict[str, Any]:
-    """How far another model's answers to the same questions are off: its figures, and the same answers."""
-    same = sum(one.text == other.text for one, other in zip(predictions, others, strict=True))
-    return _figures(others, params.seed) | {"same_answers": same / len(others)}
-
-
-def detail(predictions: Sequence[Prediction], indices: Sequence[int]) -> dict[str, Any]:
     """The content of `metrics/evaluation_results.json`: every prediction beside its reference."""
     matches = Counter(prediction.score.match_type for prediction in predictions)
+    results = [
+        {
+            "id": prediction.example.id,
+            "kind": prediction.example.kind,
+            "question": prediction.example.question,
+            "ground_truth": prediction.example.answer,
+            "prediction": prediction.text,
+            "correct": prediction.score.match_type == "exact",
+            "match_type": prediction.score.match_type,
+            "token_f1": prediction.score.token_f1,
+            "truncated": prediction.truncated,
+        }
+        for prediction in predictions
+    ]
+    for row, other in zip(results, unquantized or (), strict=unquantized is not None):
+        row["unquantized"] = {"prediction": other.text, "truncated": other.truncated}
     return {
         "accuracy": matches["exact"] / len(predictions),
         "exact_matches": matches["exact"],
         "partial_matches": matches["partial"],
         "incorrect": matches["incorrect"],
         "selected_indices": list(indices),
-        "results": [
-            {
-                "id": prediction.example.id,
-                "kind": prediction.example.kind,
-                "question": prediction.example.question,
-                "ground_truth": prediction.example.answer,
-                "prediction": prediction.text,
-                "correct": prediction.score.match_type == "exact",
-                "match_type": prediction.score.match_type,
-                "token_f1": prediction.score.token_f1,
-                "truncated": prediction.truncated,
-            }
-            for prediction in predictions
-        ],
+        "results": results,
     }
 
 
 def describe(summary: Mapping[str, Any]) -> str:
     """The figures of `summarise` for a person to read: a line a kind."""
+    rows = [*summary["kinds"].items(), ("all", summary)]
+    if "unquantized" in summary:
+        rows.append(("unquantized", summary["unquantized"]))
     return "\n".join(
         f"{kind:<14} exact {figures['exact_matches']:>4} of {figures['n']}"
         f" ({figures['accuracy_low']:.0%} to {figures['accuracy_high']:.0%}),"
         f" partial {figures['partial_matches']:>4}, token-F1 {figures['token_f1']:.2f}"
-        for kind, figures in [*summary["kinds"].items(), ("all", summary)]
+        for kind, figures in rows
     )
 
 

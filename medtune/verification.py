@@ -169,14 +169,21 @@ def _scores(stage: str) -> str | None:
     params = EvaluateParams.load()
     examples = read_jsonl(PREPARED / "test.jsonl")
     results = _json(METRICS / f"{stage}_results.json")
-    predictions = [
-        predict(examples[index], row["prediction"], row["truncated"], params)
+    rows = [
+        (examples[index], row)
         for index, row in zip(results["selected_indices"], results["results"], strict=True)
     ]
+    predictions = [predict(example, row["prediction"], row["truncated"], params) for example, row in rows]
     for prediction, row in zip(predictions, results["results"], strict=True):
         if (prediction.example.id, prediction.example.answer) != (row["id"], row["ground_truth"]):
             return f"metrics/{stage}_results.json: '{row['id']}' is not the test question at its index"
-    if summarise(predictions, params) != _json(METRICS / f"{stage}.json"):
+    unquantized = None
+    if any("unquantized" in row for _, row in rows):
+        others = [(example, row["unquantized"]) for example, row in rows]
+        unquantized = [
+            predict(example, row["prediction"], row["truncated"], params) for example, row in others
+        ]
+    if summarise(predictions, params, unquantized) != _json(METRICS / f"{stage}.json"):
         return f"metrics/{stage}.json: not what the predictions score"
     return None
 

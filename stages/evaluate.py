@@ -16,7 +16,7 @@ from medtune import processes
 from medtune.answer_log import AnswerLog
 from medtune.answering import Answerer, AnswerText
 from medtune.compute import enough_memory
-from medtune.evaluation import Prediction, describe, detail, drift, predict, select_indices, summarise
+from medtune.evaluation import Prediction, describe, detail, predict, select_indices, summarise
 from medtune.examples import Example, read_jsonl
 from medtune.launch import Launch, run_launched
 from medtune.model_files import locate
@@ -51,20 +51,19 @@ def main(stage: str) -> None:
         log = AnswerLog(progress / f"answers-{processes.rank()}.jsonl")
         answers = answerer.answer(selected, progress=stage, log=log)
         predictions = scored(selected, answers, params)
-        summary = summarise(predictions, params)
-        print(describe(summary))
+        unquantized = None
         if adapter and compute.quantization and params.unquantized:
             # Two models at once may be one too many for the device.
             del answerer
             other = Answerer.load(adapter, quantized=False)
             other_log = AnswerLog(progress / f"unquantized-{processes.rank()}.jsonl")
-            moved = scored(selected, other.answer(selected, progress="unquantized", log=other_log), params)
-            summary["unquantized"] = drift(predictions, moved, params)
-            same = summary["unquantized"]["same_answers"]
-            print(f"on the unquantised base {same:.0%} of the answers are the same")
+            others = other.answer(selected, progress="unquantized", log=other_log)
+            unquantized = scored(selected, others, params)
         if processes.is_main():
+            summary = summarise(predictions, params, unquantized)
+            print(describe(summary))
             write_json(METRICS / f"{stage}.json", summary)
-            write_json(METRICS / f"{stage}_results.json", detail(predictions, indices))
+            write_json(METRICS / f"{stage}_results.json", detail(predictions, indices, unquantized))
             record_timing(stage, log.seconds, sum(answer.tokens for answer in answers))
 
 

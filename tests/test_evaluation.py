@@ -69,3 +69,14 @@ def test_figures_add_up_overall_and_per_kind() -> None:
         "token_f1": pytest.approx(2 / 3),
         "truncated": False,
     }
+
+
+def test_the_drift_on_another_base_is_measured() -> None:
+    predictions = [predict(EXAMPLES[i], "eye; ear", False, PARAMS) for i in range(4)]
+    others = [*predictions[:3], predict(EXAMPLES[3], "nose", True, PARAMS)]
+    summary = summarise(predictions, PARAMS, others)
+    assert summary["unquantized"]["same_answers"] == 0.75
+    assert summary["unquantized"]["exact_matches"] == 3
+    assert set(summary["unquantized"]) == set(summarise(predictions, PARAMS)) - {"kinds"} | {"same_answers"}
+    rows = detail(predictions, range(4), others)["results"]
+    assert rows[3]["unquantized"] == {"prediction": "nose", "truncated": True}

@@ -173,6 +173,8 @@ def test_the_real_model_in_four_bits(tmp_path: Path) -> None:
     assert drift["n"] == evaluation["n"] == 6
     assert set(drift) == set(evaluation) - {"kinds"} | {"same_answers"}
     assert 0 <= drift["same_answers"] <= 1
+    run("dvc", "repro", "baseline", cwd=project)
+    assert "BROKEN" not in attempt("python", "-m", "medtune.cli", "verify", cwd=project).stdout
     training = json.loads((project / "metrics/training.json").read_text())
     assert training["parameters"] > 134_000_000
     edit_params(project / "params.yaml", {"compute.quantization": None})
