@@ -41,12 +41,8 @@ def apply_profile(
     name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES, *, write: bool = True
 ) -> str:
     """Merge a profile into `params_file`, in one step and only if the whole is valid; return the diff."""
-    profiles = list(list_profiles(folder))
-    if name not in profiles:
-        raise MedtuneError(f"no profile '{name}' in {folder}; {nearest(name, profiles)}")
     profile = folder / f"{name}.yaml"
-    _check(params_file)
-    expected = _overlay(read_yaml(params_file), read_yaml(profile))
+    expected = merged_params(name, params_file, folder)
     # As bytes: reading as text would turn another system's line ends into this one's.
     before = params_file.read_bytes().decode()
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(before, Loader=yaml.SafeLoader)):
@@ -60,6 +56,16 @@ def apply_profile(
             before.splitlines(), after.splitlines(), str(params_file), str(params_file), n=2, lineterm=""
         )
     )
+
+
+def merged_params(name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES) -> dict[str, Any]:
+    """The content of `params_file` with a profile merged into it; whether the whole is valid is not checked."""
+    profiles = list(list_profiles(folder))
+    if name not in profiles:
+        raise MedtuneError(f"no profile '{name}' in {folder}; {nearest(name, profiles)}")
+    _check(params_file)
+    merged: dict[str, Any] = _overlay(read_yaml(params_file), read_yaml(folder / f"{name}.yaml"))
+    return merged
 
 
 def _check(params_file: Path) -> None:
