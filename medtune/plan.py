@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,10 +33,9 @@ from medtune.params import (
     LoraParams,
     ModelParams,
     PromptParams,
-    Section,
     read_yaml,
 )
-from medtune.profiles import PROFILES, list_profiles, merged_params
+from medtune.profiles import PROFILES, merged_params
 
 GIB = 2**30
 PREPARED = Path("data/prepared")
@@ -45,6 +45,19 @@ RUNTIME = {"cpu": 0.55 * GIB, "cuda": 0.6 * GIB}
 """Python with torch, transformers and PEFT (measured), and a CUDA context with cuBLAS's workspaces."""
 HOLES = {"cpu": 0.25, "cuda": 0.1}
 """What an allocator keeps of freed blocks that fit no new one, as a share of what comes and goes."""
+
+
+PARTS = (
+    "base weights",
+    "adapter",
+    "cache",
+    "activations",
+    "logits",
+    "restored weights",
+    "runtime",
+    "holes",
+)
+"""Rows of a plan, in the order of docs/memory.md."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +169,8 @@ def find_shape(model: ModelParams) -> Shape:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MedtuneError(
-            f"{model.source} at {model.revision}: its config.json, which tells the model's size, could not be "
-            f"fetched: {reason}"
+            f"{model.source} at {model.revision}: its config.json, which tells the model's size, could "
+            f"not be fetched: {reason}"
         ) from None
     return Shape.from_config(Path(fetched))
 
@@ -226,11 +239,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage needs at its peak, in bytes by component; `measured` is the last run's, in GiB."""
+    """What a stage needs at its peak: bytes by part."""
 
     name: str
     parts: dict[str, float]
-    measured: float | None = None
 
     @property
     def total(self) -> float:
@@ -238,8 +250,11 @@ class Stage:
         return sum(self.parts.values())
 
 
-def plan(settings: Settings, device: str, *, bfloat16: bool = True, data: bool = True) -> list[Stage]:
-    """The needs of finetune and evaluate on `device` (cpu, cuda), for each of their processes.
+def plan(
+    settings: Settings, device: str, *, bfloat16: bool = True, data: bool = True
+) -> tuple[list[Stage], bool]:
+    """The needs of each process of finetune and evaluate on `device` (cpu, cuda), and whether the lengths
+    of data/prepared went into them.
 
     `bfloat16` tells whether the device computes in it, for `precision: auto`. Without `data` the examples
     are taken to be as long as `params.yaml` allows, whatever lies in data/prepared.
@@ -257,11 +272,9 @@ def plan(settings: Settings, device: str, *, bfloat16: bool = True, data: bool =
     if settings.compute.quantization and settings.evaluate.unquantized:
         served = "bfloat16" if bfloat16 else "float32"
         whole = settings.compute.model_copy(update={"quantization": None})
-        other = Settings(
-            settings.model, settings.prompt, whole, settings.finetune, settings.evaluate
-        )
+        other = Settings(settings.model, settings.prompt, whole, settings.finetune, settings.evaluate)
         stages.append(_evaluate("unquantized", other, shape, served, device, answering))
-    return stages
+    return stages, lengths is not None
 
 
 def weight_bytes(shape: Shape, dtype: str, quantization: str | None) -> float:
@@ -300,9 +313,7 @@ def _nf4_bytes(weights: int) -> float:
     return weights / 2 + blocks + 4 * math.ceil(blocks / 256) + tables
 
 
-def _finetune(
-    settings: Settings, shape: Shape, dtype: str, device: str, passes: Iterable[Pass]
-) -> Stage:
+def _finetune(settings: Settings, shape: Shape, dtype: str, device: str, passes: Iterable[Pass]) -> Stage:
     params, quantization = settings.finetune, settings.compute.quantization
     launch = Launch.load(params.launch, "finetune.launch")
     shards = launch.processes if _shards(params) else 1
@@ -318,7 +329,7 @@ def _finetune(
         device,
         {
             "base weights": weight_bytes(shape, dtype, quantization) / shards,
-            "adapter, optimizer": adapter / shards,
+            "adapter": adapter / shards,
             **largest,
             # One layer at a time is restored to the dtype it is computed in.
             "restored weights": BYTES[dtype] * widest if quantization else 0,
@@ -356,7 +367,7 @@ def _kept_by_layer(settings: Settings, shape: Shape, dtype: str, device: str, on
     if lora.dora:
         per_token += 2 * size * sum(outputs for _, outputs in adapted.values())
     per_token += 2 * 4 * shape.hidden + 3 * size * shape.intermediate
-    flash = settings.compute.attention == "sdpa" and _has_flash(settings, dtype, device, one)
+    flash = settings.compute.attention == "sdpa" and _has_flash(dtype, device, one)
     if flash:
         per_key = 2 * size * shape.kv_heads * shape.head_dim
         per_token += 2 * size * queries + 4 * shape.heads
@@ -372,7 +383,7 @@ def _kept_by_layer(settings: Settings, shape: Shape, dtype: str, device: str, on
     )
 
 
-def _has_flash(settings: Settings, dtype: str, device: str, one: Pass) -> bool:
+def _has_flash(dtype: str, device: str, one: Pass) -> bool:
     """Whether sdpa takes flash attention: on CUDA for 16 bits without a mask, on GPUs that have bfloat16.
 
     Rows that continue a shared prefix need a mask. float16 is for the GPUs before (T4, V100).
@@ -396,9 +407,11 @@ def _evaluate(
     largest = {"cache": 0.0, "activations": 0.0, "logits": 0.0}
     for one in passes:
         positions = one.keys + one.rows * params.max_new_tokens
-        scores = 0 if settings.compute.attention == "sdpa" and device == "cpu" else one.scores * shape.heads * 8
+        scores = (
+            0 if settings.compute.attention == "sdpa" and device == "cpu" else one.scores * shape.heads * 8
+        )
         last = 2 * one.keys * shape.heads * shape.head_dim * size
-        found = {
+        found: dict[str, float] = {
             "cache": positions * shape.layers * 2 * keys * size,
             # Of one layer: the MLP's, or the scores and the keys and values repeated for every head.
             "activations": one.tokens * 2 * shape.hidden * size
@@ -494,7 +507,10 @@ def _prompt_passes(prompts: list[list[int]], params: EvaluateParams) -> Iterator
     ordered = sorted(prompts, key=len)
     for start in range(0, len(ordered), params.batch_size):
         batch = ordered[start : start + params.batch_size]
-        shared = len(os.path.commonprefix(batch)) if len(batch) > 1 else 0
+        shared = 0
+        if len(batch) > 1:
+            columns = zip(*(prompt[:-1] for prompt in batch), strict=False)
+            shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
         yield Pass(len(batch), shared, len(batch[-1]) - shared, len(batch))
 
 
@@ -506,3 +522,142 @@ def _tokenizer_folder(model: ModelParams) -> Path | None:
         return base_folder(model)
     cached = try_to_load_from_cache(model.source, "tokenizer_config.json", revision=model.revision)
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a plan is to fit: cpu or cuda, with its memory in bytes, all of it and what is free."""
+
+    kind: str
+    name: str
+    total: int
+    free: int
+    bfloat16: bool
+
+    @classmethod
+    def find(cls, compute: ComputeParams) -> "Device":
+        """The device that the stages would take on this machine."""
+        # Imported here: torch takes seconds to load, and a plan for a named device does not need it.
+        import torch
+
+        from medtune.compute import has_native_bfloat16
+
+        if compute.device != "cpu" and torch.cuda.is_available():
+            device = torch.device("cuda")
+            free, total = torch.cuda.mem_get_info(device)
+            name = torch.cuda.get_device_name(device)
+            return cls("cuda", name, total, free, has_native_bfloat16(device))
+        if compute.device == "cuda":
+            raise MedtuneError(
+                "compute.device is 'cuda', but no CUDA device is there; "
+                "to plan for one elsewhere: --device cuda"
+            )
+        total, free = _machine_memory()
+        return cls("cpu", "CPU", total, free, has_native_bfloat16(torch.device("cpu")))
+
+    def verdict(self, stage: Stage, settings: Settings) -> str:
+        """Whether a stage fits; if not, what to change."""
+        if stage.total > self.total:
+            over = (stage.total - self.total) / GIB
+            return f"{stage.name} does not fit: {over:.2f} GiB too much; {_knob(stage, settings)}"
+        if stage.total > self.free:
+            return f"{stage.name} fits, but not into what is free now"
+        return f"{stage.name} fits"
+
+
+def _machine_memory() -> tuple[int, int]:
+    """Bytes of memory of this machine, and how many are free (all, where the system does not tell)."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return total, total
+    lines = meminfo.read_text(encoding="utf-8").splitlines()
+    return total, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _knob(stage: Stage, settings: Settings) -> str:
+    """What lowers the largest part that a parameter decides about."""
+    finetune, quantized = settings.finetune, settings.compute.quantization is not None
+    quantize = "set compute.quantization to nf4"
+    evaluation = "lower evaluate.batch_size or evaluate.max_new_tokens"
+    knobs: dict[str, str] = {}
+    if not quantized:
+        knobs["base weights"] = quantize
+    if stage.name == "finetune":
+        fewer = "lower finetune.tokens_per_pass or finetune.max_length"
+        again = "" if finetune.gradient_checkpointing else ", or set finetune.gradient_checkpointing to true"
+        knobs |= {"adapter": "lower finetune.lora.r", "activations": fewer + again, "logits": fewer}
+    else:
+        knobs |= {"cache": evaluation, "activations": evaluation, "logits": evaluation}
+    if stage.name == "unquantized":
+        knobs["base weights"] = "set evaluate.unquantized to false"
+    return knobs[max(knobs, key=lambda part: stage.parts.get(part, 0.0))]
+
+
+def measured_peaks() -> dict[str, float]:
+    """GiB that the last run of each stage needed, from metrics/timing.json."""
+    try:
+        timing = json.loads(TIMING_FILE.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    names = {"finetune": "finetune", "evaluation": "evaluate"}
+    return {
+        name: timing[key]["peak_memory_gib"]
+        for key, name in names.items()
+        if "peak_memory_gib" in timing.get(key, {})
+    }
+
+
+def table(stages: list[Stage], measured: dict[str, float]) -> str:
+    """The parts of each stage in GiB, with their sums and what was measured."""
+    width = max(map(len, PARTS)) + 2
+    lines = ["GiB".ljust(width) + "".join(f"{stage.name:>13}" for stage in stages)]
+    rows = {part: [stage.parts.get(part) for stage in stages] for part in PARTS}
+    rows["total"] = [stage.total for stage in stages]
+    rows["measured"] = [measured[stage.name] * GIB if stage.name in measured else None for stage in stages]
+    for name, values in rows.items():
+        if any(value is not None for value in values):
+            cells = ("" if value is None else f"{value / GIB:.2f}" for value in values)
+            lines.append((name.ljust(width) + "".join(f"{cell:>13}" for cell in cells)).rstrip())
+    return "\n".join(lines)
+
+
+def describe(profile: str | None, *, kind: str | None, worst: bool, as_json: bool) -> str:
+    """What `medtune plan` prints: for the device found here, or for a `kind` of device (cpu, cuda)."""
+    settings = Settings.load(profile)
+    if kind == "cpu" and settings.compute.device == "cuda":
+        raise MedtuneError("compute.device is 'cuda'; accepted with it: --device cuda")
+    device = Device.find(settings.compute) if kind is None else None
+    stages, from_data = plan(
+        settings,
+        kind or (device.kind if device else "cpu"),
+        bfloat16=device is None or device.bfloat16,
+        data=not worst,
+    )
+    measured = measured_peaks() if profile is None and device else {}
+    verdicts = [device.verdict(stage, settings) for stage in stages] if device else []
+    if as_json:
+        content = {
+            "source": settings.model.source,
+            "lengths": "data" if from_data else "longest",
+            "stages": {
+                stage.name: {
+                    "gib": {part: round(size / GIB, 3) for part, size in stage.parts.items()},
+                    "total_gib": round(stage.total / GIB, 3),
+                    "measured_gib": measured.get(stage.name),
+                    "fits": stage.total <= device.total if device else None,
+                }
+                for stage in stages
+            },
+            "device": asdict(device) if device else {"kind": kind},
+        }
+        return json.dumps(content, indent=2)
+    examples = (
+        "the examples of data/prepared"
+        if from_data
+        else f"examples of {settings.finetune.max_length} tokens (finetune.max_length)"
+    )
+    lines = [f"{settings.model.source}, for {examples}", "", table(stages, measured)]
+    if device:
+        lines += ["", f"{device.name}: {device.total / GIB:.2f} GiB, {device.free / GIB:.2f} free", *verdicts]
+    return "\n".join(lines)

@@ -59,7 +59,7 @@ def apply_profile(
 
 
 def merged_params(name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES) -> dict[str, Any]:
-    """The content of `params_file` with a profile merged into it; whether the whole is valid is not checked."""
+    """The content of `params_file` with a profile merged into it, not yet checked."""
     profiles = list(list_profiles(folder))
     if name not in profiles:
         raise MedtuneError(f"no profile '{name}' in {folder}; {nearest(name, profiles)}")
