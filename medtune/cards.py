@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medtune.params import DataParams, FinetuneParams, ModelParams
+from medtune.params import ComputeParams, DataParams, FinetuneParams, ModelParams
 
 NOT_MEDICAL_ADVICE = (
     "**Not medical advice.** Answers may be wrong and are no basis for any decision about health. "
@@ -27,11 +27,18 @@ def data_card(params: DataParams, attribution: str, counts: Mapping[str, Mapping
 
 
 def model_card(
-    model: ModelParams, finetune: FinetuneParams, metrics: Mapping[str, Any], attribution: str
+    model: ModelParams,
+    compute: ComputeParams,
+    finetune: FinetuneParams,
+    metrics: Mapping[str, Any],
+    attribution: str,
 ) -> str:
     """Markdown with the hub's front matter for `models/adapter/README.md`."""
     batch = finetune.batch_size * finetune.gradient_accumulation
     notice = _built_with_llama(model.license)
+    quantized = f", quantised to {compute.quantization}" if compute.quantization else ""
+    lora = finetune.lora
+    variant = "".join(f", {name}" for name, used in (("rsLoRA", lora.rslora), ("DoRA", lora.dora)) if used)
     return f"""---
 library_name: peft
 pipeline_tag: text-generation
@@ -45,8 +52,8 @@ tags: [lora, medical, medtune]
 Trained by medtune with `dvc repro`; `provenance.json` holds the digests of the data, base model, code and
 parameters that made it.
 {notice}
-- Base model: `{model.source}`, licence {model.license}
-- LoRA rank {finetune.lora.r}, alpha {finetune.lora.alpha:g}, on {finetune.lora.target_modules}
+- Base model: `{model.source}`{quantized}, licence {model.license}
+- LoRA rank {lora.r}, alpha {lora.alpha:g}, on {lora.target_modules}{variant}
 - {metrics["steps"]} steps of {batch} examples, learning rate {finetune.learning_rate:g}
 - Validation loss {metrics["validation_loss"]:.4f} at step {metrics["best_step"]}, the one kept
 

@@ -27,6 +27,16 @@ def _main() -> None:
     use.add_argument("--list", action="store_true", help="list the profiles")
     use.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
     use.set_defaults(call=_use)
+    plan = commands.add_parser("plan", help="how much memory the stages need, and whether it is there")
+    plan.add_argument("profile", nargs="?", help="of profiles/NAME.yaml (default: params.yaml as it is)")
+    plan.add_argument(
+        "--device", choices=["cpu", "cuda"], help="plan for one elsewhere (default: the one here)"
+    )
+    plan.add_argument(
+        "--worst", action="store_true", help="for the longest examples allowed, not those of data/prepared"
+    )
+    plan.add_argument("--json", action="store_true", help="the same figures for programs")
+    plan.set_defaults(call=_plan)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -77,6 +87,12 @@ def _use(arguments: argparse.Namespace) -> None:
         print("\nnothing was written")
     else:
         print(f"\nparams.yaml is profile {arguments.name}; run: dvc repro")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from medtune.plan import describe
+
+    print(describe(arguments.profile, kind=arguments.device, worst=arguments.worst, as_json=arguments.json))
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,9 @@ def set_up(compute: ComputeParams, seed: int) -> torch.device:
     torch.set_num_threads(compute.threads)
     # cuBLAS is deterministic only with a fixed workspace, which it reads when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # oneDNN keeps the code it makes for every shape of a product; a pass needs some dozens, and lengths
+    # rarely repeat. Its own limit of 1024 costs most of a GiB.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     torch.use_deterministic_algorithms(compute.deterministic)
     # A debugging aid that fills every new tensor: costs time, and no result depends on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -79,6 +82,11 @@ def enough_memory(knobs: str) -> Iterator[None]:
         raise MedtuneError(
             f"out of memory: {knobs}. `medtune plan` counts what is needed ({reason})"
         ) from None
+
+
+def device_memory_peak(device: torch.device) -> int | None:
+    """The most bytes that tensors of this process had on a GPU; None on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

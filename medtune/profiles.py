@@ -41,13 +41,9 @@ def apply_profile(
     name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES, *, write: bool = True
 ) -> str:
     """Merge a profile into `params_file`, in one step and only if the whole is valid; return the diff."""
-    profiles = list(list_profiles(folder))
-    if name not in profiles:
-        raise MedtuneError(f"no profile '{name}' in {folder}; {nearest(name, profiles)}")
     profile = folder / f"{name}.yaml"
-    _check(params_file)
-    # Read for its errors, which name the file and the line.
-    read_yaml(profile)
+    # Also reads the profile for its errors, which name the file and the line.
+    merged_params(name, params_file, folder)
     before = params_file.read_text(encoding="utf-8")
     content = _round_trip().load(before)
     _overlay(content, _round_trip().load(profile))
@@ -57,6 +53,17 @@ def apply_profile(
     file = str(params_file)
     after = text.getvalue().splitlines()
     return "\n".join(unified_diff(before.splitlines(), after, file, file, n=2, lineterm=""))
+
+
+def merged_params(name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES) -> dict[str, Any]:
+    """The content of `params_file` with a profile merged into it, not yet checked."""
+    profiles = list(list_profiles(folder))
+    if name not in profiles:
+        raise MedtuneError(f"no profile '{name}' in {folder}; {nearest(name, profiles)}")
+    _check(params_file)
+    content = read_yaml(params_file)
+    _overlay(content, read_yaml(folder / f"{name}.yaml"))
+    return content
 
 
 def _check(params_file: Path) -> None:

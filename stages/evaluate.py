@@ -15,7 +15,7 @@ from pathlib import Path
 from medtune import processes
 from medtune.answer_log import AnswerLog
 from medtune.answering import Answerer, AnswerText
-from medtune.compute import enough_memory
+from medtune.compute import device_memory_peak, enough_memory
 from medtune.evaluation import Prediction, describe, detail, predict, select_indices, summarise
 from medtune.examples import Example, read_jsonl
 from medtune.launch import Launch, run_launched
@@ -39,12 +39,13 @@ def main(stage: str) -> None:
 
     adapter = ADAPTER if stage == "evaluation" else None
     answerer = Answerer.load(adapter)
+    device = answerer.model.device
     model_params, compute = ModelParams.load(), ComputeParams.load()
     identity = describe_run(
         locate(model_params),
         [TEST, *(sorted(ADAPTER.iterdir()) if adapter else [])],
         [model_params, PromptParams.load(), compute, params],
-        answerer.model.device,
+        device,
         answerer.model.dtype,
     )
     with processes.entered_by_main(kept_progress(stage, identity)) as progress:
@@ -64,7 +65,8 @@ def main(stage: str) -> None:
             print(describe(summary))
             write_json(METRICS / f"{stage}.json", summary)
             write_json(METRICS / f"{stage}_results.json", detail(predictions, indices, unquantized))
-            record_timing(stage, log.seconds, sum(answer.tokens for answer in answers))
+            tokens = sum(answer.tokens for answer in answers)
+            record_timing(stage, log.seconds, tokens, device_memory_peak(device))
 
 
 def scored(examples: list[Example], answers: list[AnswerText], params: EvaluateParams) -> list[Prediction]:

@@ -16,7 +16,7 @@ from medtune.batching import encode_examples
 from medtune.cards import model_card
 from medtune.chat import ChatEncoder
 from medtune.checkpoints import Checkpoints
-from medtune.compute import enough_memory, frozen_dtype, set_up
+from medtune.compute import device_memory_peak, enough_memory, frozen_dtype, set_up
 from medtune.examples import read_jsonl
 from medtune.launch import Launch, run_launched
 from medtune.model_files import locate
@@ -73,12 +73,12 @@ def main() -> None:
         tokenizer.save_pretrained(ADAPTER)
         metrics = training_metrics(result, model, training, validation)
         write_json(ADAPTER / "provenance.json", provenance)
-        card = model_card(model_params, params, metrics, ATTRIBUTION.read_text(encoding="utf-8"))
+        card = model_card(model_params, compute, params, metrics, ATTRIBUTION.read_text(encoding="utf-8"))
         (ADAPTER / "README.md").write_text(card, encoding="utf-8")
         write_json(Path("metrics/training.json"), metrics)
         write_curve(CURVES / "training.csv", result.log, ["step", "loss", "learning_rate", "grad_norm"])
         write_curve(CURVES / "validation.csv", result.log, ["step", "eval_loss"])
-    record_timing("finetune", result.seconds, result.tokens)
+    record_timing("finetune", result.seconds, result.tokens, device_memory_peak(device))
 
 
 def launch() -> Launch:

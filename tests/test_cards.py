@@ -3,14 +3,26 @@
 import pytest
 
 from medtune.cards import model_card
-from medtune.params import FinetuneParams, ModelParams
+from medtune.params import ComputeParams, FinetuneParams, ModelParams
+from tests.conftest import ROOT
 
 METRICS = {"steps": 10, "validation_loss": 1.5, "best_step": 8}
 
 
-def card(licence: str, finetune: FinetuneParams) -> str:
+def card(licence: str, finetune: FinetuneParams, quantization: str | None = None) -> str:
     model = ModelParams(source="org/model", license=licence, revision="0" * 40)
-    return model_card(model, finetune, METRICS, "Attribution of the data.")
+    compute = ComputeParams.load(ROOT / "params.yaml").model_copy(update={"quantization": quantization})
+    return model_card(model, compute, finetune, METRICS, "Attribution of the data.")
+
+
+def test_it_says_what_was_adapted_and_how(finetune_params: FinetuneParams) -> None:
+    lora = finetune_params.lora.model_copy(update={"rslora": True})
+    changed = finetune_params.model_copy(update={"lora": lora})
+    text = card("mit", changed, quantization="nf4")
+    assert "`org/model`, quantised to nf4, licence mit" in text
+    assert "on all-linear, rsLoRA\n" in text
+    plain = card("mit", finetune_params)
+    assert "quantised" not in plain and "rsLoRA" not in plain
 
 
 @pytest.mark.parametrize("licence", ["apache-2.0", "llama3.2"])

@@ -25,9 +25,12 @@ def test_curves_hold_complete_entries_only(tmp_path: Path) -> None:
 def test_each_stage_keeps_the_timing_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     record_timing("prepare", 2.04)
-    record_timing("finetune", 10.0, tokens=5000)
+    record_timing("finetune", 10.0, tokens=5000, device_memory=5 * 2**30)
     record_timing("prepare", 3.0)
-    assert json.loads(TIMING_FILE.read_text()) == {
-        "finetune": {"seconds": 10.0, "tokens_per_second": 500.0},
+    timing = json.loads(TIMING_FILE.read_text())
+    peak = timing["prepare"].pop("peak_memory_gib")
+    assert 0 < peak < 64
+    assert timing == {
+        "finetune": {"seconds": 10.0, "peak_memory_gib": 5.0, "tokens_per_second": 500.0},
         "prepare": {"seconds": 3.0},
     }
