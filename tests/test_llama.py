@@ -39,6 +39,7 @@ LLAMA_3_2_1B = LlamaConfig(
 """As in the config.json of meta-llama/Llama-3.2-1B-Instruct."""
 FEW: dict[str, object] = {
     "data.kinds": {"definition": {"train": 6, "validation": 1, "test": 2}},
+    "prompt.system": "Add.",
     "finetune.batch_size": 2,
     "finetune.evaluate_every": 2,
     "finetune.precision": "auto",
