@@ -89,7 +89,8 @@ class Bucket(Storage):
         self.client.delete_object(Bucket=self.name, Key=name)
 
 
-def _unused_port() -> int:
+def unused_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -125,7 +126,7 @@ def ssh_server(folder: Path) -> Iterator[Callable[[str], Storage]]:
         pytest.skip("needs sshd (Debian: openssh-server)")
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
-    port = _unused_port()
+    port = unused_port()
     config = folder / "sshd_config"
     config.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
@@ -150,7 +151,7 @@ def ssh_server(folder: Path) -> Iterator[Callable[[str], Storage]]:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[Callable[[str], Storage]]:
     """An S3 API that asks for credentials; makes a new bucket of a name."""
-    port = _unused_port()
+    port = unused_port()
     url = f"http://127.0.0.1:{port}"
     # The first calls set up the user whose credentials all others need.
     preparation = 3

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import stat
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from medtune.errors import MedtuneError
 from medtune.launch import Launch
 from tests.conftest import ROOT, build_tiny_llama, edit_params
 from tests.pipeline import attempt, run
+from tests.servers import unused_port
 from tests.tiny import create_tiny_project, save_base
 from tests.tools import digests
 
@@ -204,38 +203,37 @@ def test_sharded_processes_have_the_losses_of_one_and_go_on_after_a_kill(
     assert files == {path.name for path in (alone / "models/adapter").iterdir()}
 
 
-@pytest.fixture
-def two_machines(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Variables that spread a stage over two machines: network namespaces joined by a pair of veths where
-    the kernel lets us make them, else two shells that meet on loopback."""
+@pytest.fixture(params=["namespaces", "loopback"])
+def two_machines(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Variables that spread a stage over two machines: network namespaces joined by a pair of veths, or two
+    shells that meet on loopback."""
     names = [f"medtune-{uuid.uuid4().hex[:6]}" for _ in range(2)]
-    first = (
-        subprocess.run(["ip", "netns", "add", names[0]], capture_output=True) if shutil.which("ip") else None
-    )
-    if first is None or first.returncode:
-        prefixes, address = ["", ""], "127.0.0.1:29511"
-    else:
+    prefixes, host = ["", ""], "127.0.0.1"
+    if request.param == "namespaces":
+        if attempt("sh", "-c", f"ip netns add {names[0]}", cwd=tmp_path).returncode:
+            pytest.skip("the kernel lets us make no network namespaces")
         commands = [f"netns add {names[1]}", f"link add {names[0]} type veth peer name {names[1]}"]
         for number, name in enumerate(names):
+            commands += [f"link set {name} netns {name}", f"-n {name} link set {name} up"]
             commands += [
-                f"link set {name} netns {name}",
                 f"-n {name} addr add 10.77.0.{number + 1}/24 dev {name}",
+                f"-n {name} link set lo up",
             ]
-            commands += [f"-n {name} link set {name} up", f"-n {name} link set lo up"]
         for command in commands:
-            subprocess.run(["ip", *command.split()], check=True)
-        prefixes = [f"ip netns exec {name} env GLOO_SOCKET_IFNAME={name}" for name in names]
-        address = "10.77.0.1:29511"
+            run("ip", *command.split(), cwd=tmp_path)
+        prefixes, host = (
+            [f"ip netns exec {name} env GLOO_SOCKET_IFNAME={name}" for name in names],
+            "10.77.0.1",
+        )
     script = tmp_path / "on-each-machine"
     script.write_text(
         f'#!/bin/sh\n{prefixes[1]} env MEDTUNE_MACHINE_RANK=1 "$@" &\n'
         f'{prefixes[0]} env MEDTUNE_MACHINE_RANK=0 "$@" && wait $!\n'
     )
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    yield {"MEDTUNE_ON_EACH_MACHINE": str(script), "MEDTUNE_MAIN_ADDRESS": address}
-    for name in names:
-        if prefixes[0]:
-            subprocess.run(["ip", "netns", "delete", name], check=True)
+    script.chmod(0o755)
+    yield {"MEDTUNE_ON_EACH_MACHINE": str(script), "MEDTUNE_MAIN_ADDRESS": f"{host}:{unused_port()}"}
+    for name in names if request.param == "namespaces" else []:
+        run("ip", "netns", "delete", name, cwd=tmp_path)
 
 
 @pytest.mark.slow
