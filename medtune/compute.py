@@ -17,9 +17,11 @@ def set_up(compute: ComputeParams, seed: int) -> torch.device:
     torch.set_num_threads(compute.threads)
     # cuBLAS is deterministic only with a fixed workspace, which it reads when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # oneDNN keeps the code it makes for every shape of a product; a pass needs some dozens, and lengths
-    # rarely repeat. Its own limit of 1024 costs most of a GiB.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    # For every shape of a product oneDNN makes code and workspace, about 0.6 MiB, and it and PyTorch each
+    # keep the last 1024. A pass needs some dozens, and lengths rarely repeat. Both limits are read at the
+    # first product, and no result depends on them.
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "128")
     torch.use_deterministic_algorithms(compute.deterministic)
     # A debugging aid that fills every new tensor: costs time, and no result depends on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
