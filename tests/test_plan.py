@@ -11,23 +11,21 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from medtune import model_shape
 from medtune import plan as planning
 from medtune.base_model import base_folder, load_model
 from medtune.errors import MedtuneError
 from medtune.model_files import locate
+from medtune.model_shape import PINNED, SMOLLM2, Shape, find_shape
 from medtune.params import ComputeParams, FinetuneParams, LoraParams, ModelParams
 from medtune.plan import (
     GIB,
-    PINNED,
-    SMOLLM2,
     Device,
     Pass,
     Settings,
-    Shape,
     Stage,
     adapter_parameters,
     describe,
-    find_shape,
     plan,
     weight_bytes,
 )
@@ -134,7 +132,7 @@ def test_the_plan_is_within_15_percent_of_measured_peaks(
 @pytest.mark.parametrize("name", list(list_profiles(ROOT / "profiles")))
 def test_every_profile_has_a_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(planning, "hf_hub_download", None)
+    monkeypatch.setattr(model_shape, "hf_hub_download", None)
     printed = json.loads(describe(name, kind="cuda", worst=True, as_json=True))
     assert printed["lengths"] == "longest"
     for stage in printed["stages"].values():
@@ -204,7 +202,7 @@ def test_a_model_of_unknown_size_that_cannot_be_fetched_is_one_clear_error(
     def offline(*_: object, **__: object) -> str:
         raise OSError("We couldn't connect to the hub")
 
-    monkeypatch.setattr(planning, "hf_hub_download", offline)
+    monkeypatch.setattr(model_shape, "hf_hub_download", offline)
     with pytest.raises(MedtuneError, match=r"someone/unknown at 0{40}: its config.json.*couldn't connect"):
         find_shape(UNKNOWN)
 

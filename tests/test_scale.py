@@ -1,7 +1,8 @@
 """The table of docs/scale.md, computed anew."""
 
+from medtune.model_shape import PINNED, Shape
 from medtune.params import FinetuneParams
-from medtune.plan import PINNED, Shape, adapter_parameters, weight_bytes
+from medtune.plan import adapter_parameters, weight_bytes
 from tests.conftest import ROOT
 
 SHAPES = {source.rpartition("/")[2]: shape for (source, _), shape in PINNED.items()}
