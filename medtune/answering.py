@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,25 @@ import torch
 from transformers import PreTrainedModel
 
 from medtune.adapter import check_adapter, load_adapter
-from medtune.answer_log import AnswerLog
+from medtune.answer_batches import AnswerLog, AnswerText, answer_in_batches
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.chat import ChatEncoder
 from medtune.compute import frozen_dtype, set_up
 from medtune.examples import Example
 from medtune.generation import generate_answers
+from medtune.multiple_choice import choice_log_likelihoods
 from medtune.params import ComputeParams, EvaluateParams, ModelParams, PromptParams
 
 
 @dataclass(frozen=True)
-class AnswerText:
-    """An answer, the number of its tokens, and whether the length limit cut it off."""
+class _Question:
+    """An example's prompt and its choices, if it has any, with their token ids."""
 
-    text: str
-    tokens: int
-    truncated: bool
+    prompt: list[int]
+    choices: list[tuple[str, list[int]]]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(len(ids) for _, ids in self.choices)
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,48 @@ class Answerer:
     def answer(
         self, examples: Sequence[Example], progress: str | None = None, log: AnswerLog | None = None
     ) -> list[AnswerText]:
-        """Answer examples in batches; `progress` names a progress bar, `log` keeps finished batches."""
-        answers = generate_answers(
-            self.model,
-            [self.encoder.encode_prompt(example) for example in examples],
-            end_id=self.encoder.end_id,
-            max_new_tokens=self.params.max_new_tokens,
-            batch_size=self.params.batch_size,
-            progress=progress,
-            log=log,
-        )
-        return [
-            AnswerText(self.encoder.decode(answer.ids), len(answer.ids), answer.truncated)
-            for answer in answers
-        ]
+        """Answer examples in batches; `progress` names a progress bar, `log` keeps finished batches.
+
+        Of an example's choices the likeliest is picked (of equally likely ones the first); an example
+        without choices is answered freely.
+        """
+        questions = {index: self._encode(example) for index, example in enumerate(examples)}
+        free = {index: question for index, question in questions.items() if not question.choices}
+        closed = {index: question for index, question in questions.items() if question.choices}
+        in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, progress=progress, log=log)
+        answers = in_batches(free, self._generate) | in_batches(closed, self._choose)
+        return [answers[index] for index in range(len(examples))]
 
     def ask(self, question: str, context: str | None = None) -> str:
         """Answer one question."""
         # Only what the prompt is made of matters here; an example cannot be without the rest.
         example = Example(id="-", question=question, context=context or None, answer="-", kind="-", group="-")
         return self.answer([example])[0].text
+
+    def _encode(self, example: Example) -> _Question:
+        choices = [(choice, self.encoder.encode_answer(choice)) for choice in example.choices or ()]
+        return _Question(self.encoder.encode_prompt(example), choices)
+
+    def _generate(self, questions: list[_Question]) -> list[AnswerText]:
+        answers = generate_answers(
+            self.model,
+            [question.prompt for question in questions],
+            end_id=self.encoder.end_id,
+            max_new_tokens=self.params.max_new_tokens,
+        )
+        return [
+            AnswerText(self.encoder.decode(answer.ids), len(answer.ids), answer.truncated)
+            for answer in answers
+        ]
+
+    def _choose(self, questions: list[_Question]) -> list[AnswerText]:
+        scores = choice_log_likelihoods(
+            self.model,
+            [question.prompt for question in questions],
+            [[ids for _, ids in question.choices] for question in questions],
+        )
+        answers = []
+        for question, likelihoods in zip(questions, scores, strict=True):
+            text, ids = question.choices[likelihoods.index(max(likelihoods))]
+            answers.append(AnswerText(text, len(ids) - 1, truncated=False, log_likelihoods=likelihoods))
+        return answers

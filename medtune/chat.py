@@ -69,7 +69,11 @@ class ChatEncoder:
     def encode(self, example: Example) -> EncodedExample:
         """Prompt, answer and end token."""
         prompt = self.encode_prompt(example)
-        return EncodedExample([*prompt, *self._content(example.answer), self.end_id], len(prompt))
+        return EncodedExample(prompt + self.encode_answer(example.answer), len(prompt))
+
+    def encode_answer(self, text: str) -> list[int]:
+        """An answer and its end token."""
+        return [*self._content(text), self.end_id]
 
     def decode(self, ids: list[int]) -> str:
         """The text of generated ids, without special tokens."""

@@ -15,12 +15,16 @@ from medtune.statistics import bootstrap_interval, wilson_interval
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's answer to an example and its score; `truncated` if it ran into the length limit."""
+    """A model's answer to an example and its score; `truncated` if it ran into the length limit.
+
+    An answer picked from choices comes with the log-likelihood of each, in nats and their order.
+    """
 
     example: Example
     text: str
     truncated: bool
     score: Score
+    log_likelihoods: list[float] | None = None
 
 
 def select_indices(examples: Sequence[Example], params: EvaluateParams) -> list[int]:
@@ -36,11 +40,17 @@ def select_indices(examples: Sequence[Example], params: EvaluateParams) -> list[
     return sorted(index for drawn in kinds.values() for index in drawn[: params.examples_per_kind])
 
 
-def predict(example: Example, text: str, truncated: bool, params: EvaluateParams) -> Prediction:
-    """Score one generated text against its example."""
+def predict(
+    example: Example,
+    text: str,
+    truncated: bool,
+    params: EvaluateParams,
+    log_likelihoods: list[float] | None = None,
+) -> Prediction:
+    """Score one answer against its example."""
     is_set = example.kind in params.set_kinds
     verdict = score(text, example.answer, is_set=is_set, partial_f1=params.partial_f1)
-    return Prediction(example, text, truncated, verdict)
+    return Prediction(example, text, truncated, verdict, log_likelihoods)
 
 
 def summarise(
@@ -86,6 +96,10 @@ def detail(
         }
         for prediction in predictions
     ]
+    for row, prediction in zip(results, predictions, strict=True):
+        if prediction.log_likelihoods is not None:
+            choices = prediction.example.choices or []
+            row["log_likelihoods"] = dict(zip(choices, prediction.log_likelihoods, strict=True))
     for row, other in zip(results, unquantized or (), strict=unquantized is not None):
         row["unquantized"] = {"prediction": other.text, "truncated": other.truncated}
     return {

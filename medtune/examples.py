@@ -7,6 +7,7 @@ A line of `data/prepared/train.jsonl`:
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -51,8 +52,11 @@ class Example(BaseModel):
 
     @model_validator(mode="after")
     def _answer_is_a_choice(self) -> "Example":
-        if self.choices is not None and self.answer not in self.choices:
-            raise ValueError(f"'answer' must be one of 'choices': {', '.join(self.choices)}")
+        if self.choices is not None:
+            if self.answer not in self.choices:
+                raise ValueError(f"'answer' must be one of 'choices': {', '.join(self.choices)}")
+            if repeated := [choice for choice, times in Counter(self.choices).items() if times > 1]:
+                raise ValueError(f"'choices' has '{repeated[0]}' more than once")
         return self
 
 

@@ -177,6 +177,9 @@ def _scores(stage: str) -> str | None:
     for prediction, row in zip(predictions, results["results"], strict=True):
         if (prediction.example.id, prediction.example.answer) != (row["id"], row["ground_truth"]):
             return f"metrics/{stage}_results.json: '{row['id']}' is not the test question at its index"
+        likelihoods = row.get("log_likelihoods") or {row["prediction"]: 0.0}
+        if row["prediction"] != max(likelihoods, key=likelihoods.__getitem__):
+            return f"metrics/{stage}_results.json: '{row['id']}' is not answered with its likeliest choice"
     unquantized = None
     if any("unquantized" in row for _, row in rows):
         others = [(example, row["unquantized"]) for example, row in rows]

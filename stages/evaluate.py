@@ -3,7 +3,8 @@
     python -m stages.evaluate              the adapter: metrics/evaluation.json, evaluation_results.json
     python -m stages.evaluate --baseline   the untuned model: metrics/baseline.json, baseline_results.json
 
-Both ask the same questions with the same system prompt, greedily and in float32. With a quantised base
+Both ask the same questions with the same system prompt, in float32: of a question's choices the likeliest is
+picked, a question without choices is answered greedily. With a quantised base
 (compute.quantization) the adapter is asked on it, as it was trained, and then on the base as it is.
 Params: model, prompt, compute, evaluate.
 """
@@ -13,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from medtune import processes
-from medtune.answer_log import AnswerLog
-from medtune.answering import Answerer, AnswerText
+from medtune.answer_batches import AnswerLog, AnswerText
+from medtune.answering import Answerer
 from medtune.compute import device_memory_peak, enough_memory
 from medtune.evaluation import Prediction, describe, detail, predict, select_indices, summarise
 from medtune.examples import Example, read_jsonl
@@ -71,7 +72,7 @@ def main(stage: str) -> None:
 
 def scored(examples: list[Example], answers: list[AnswerText], params: EvaluateParams) -> list[Prediction]:
     return [
-        predict(example, answer.text, answer.truncated, params)
+        predict(example, answer.text, answer.truncated, params, answer.log_likelihoods)
         for example, answer in zip(examples, answers, strict=True)
     ]
 

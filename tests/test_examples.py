@@ -34,6 +34,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         (json.dumps(GOOD | {"id": "2", "answer": 3}), "line 2: answer: Input should be a valid string"),
         (json.dumps(GOOD), "line 2: id '1' stands in line 1 too"),
         (json.dumps(GOOD | {"id": "2", "choices": ["x", "y"]}), "'answer' must be one of 'choices': x, y"),
+        (
+            json.dumps(GOOD | {"id": "2", "choices": [GOOD["answer"], "x", "x"]}),
+            "'choices' has 'x' more than once",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, expected: str) -> None:

@@ -29,15 +29,20 @@ def by_hand(model: LlamaForCausalLM, prompt: list[int], end_id: int, limit: int)
 def test_batches_give_the_text_of_single_prompts_in_order(tiny_llama: LlamaForCausalLM) -> None:
     expected = [by_hand(tiny_llama, prompt, end_id=7, limit=6) for prompt in PROMPTS]
     assert len({tuple(ids) for ids in expected}) > 3
-    for batch_size in (1, 2, 6):
-        answers = generate_answers(tiny_llama, PROMPTS, end_id=7, max_new_tokens=6, batch_size=batch_size)
-        assert [answer.ids for answer in answers] == expected
+    for size in (1, 2, 6):
+        batches = [PROMPTS[start : start + size] for start in range(0, len(PROMPTS), size)]
+        answers = [
+            answer.ids
+            for batch in batches
+            for answer in generate_answers(tiny_llama, batch, end_id=7, max_new_tokens=6)
+        ]
+        assert answers == expected
 
 
 def test_a_shared_beginning_changes_nothing(tiny_llama: LlamaForCausalLM) -> None:
     prompts = [[9, 8, 7, 6, 5, *prompt] for prompt in PROMPTS] + [[9, 8, 7, 6, 5]]
     expected = [by_hand(tiny_llama, prompt, end_id=7, limit=6) for prompt in prompts]
-    answers = generate_answers(tiny_llama, prompts, end_id=7, max_new_tokens=6, batch_size=7)
+    answers = generate_answers(tiny_llama, prompts, end_id=7, max_new_tokens=6)
     assert [answer.ids for answer in answers] == expected
 
 
@@ -46,9 +51,7 @@ def test_an_answer_stops_at_the_end_token_and_is_not_truncated(tiny_llama: Llama
     end_id = next(token for token in unbounded if token != unbounded[0])
     length = unbounded.index(end_id)
     for limit, truncated in [(6, False), (length + 1, False), (length, True)]:
-        [answer] = generate_answers(
-            tiny_llama, PROMPTS[:1], end_id=end_id, max_new_tokens=limit, batch_size=1
-        )
+        [answer] = generate_answers(tiny_llama, PROMPTS[:1], end_id=end_id, max_new_tokens=limit)
         assert (answer.ids, answer.truncated) == (unbounded[:length], truncated)
 
 

@@ -1,0 +1,85 @@
+"""How likely a model thinks each choice of a multiple-choice question.
+
+The plain way runs the prompt once for every choice. Here a question is one row: its prompt, then its choices
+one after another, each of which sees the prompt and itself but no other choice. What the prompts of a batch
+begin with runs once for all of them.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from medtune.forward import only_positions, run_prefix, shared_length
+
+PROMPT, PADDING = 0, -1
+"""Owners of a position; any other belongs to the choice of that number, from 1."""
+
+
+def choice_log_likelihoods(
+    model: PreTrainedModel, prompts: Sequence[list[int]], choices: Sequence[Sequence[list[int]]]
+) -> list[list[float]]:
+    """For each question the natural logarithm of the probability of each choice as the whole answer.
+
+    `choices` holds the token ids of each choice with its end token, so that one that begins like another is
+    told from it. The figures are those of a pass for each choice, but for rounding
+    (tests/test_multiple_choice.py).
+    """
+    shared = shared_length(prompts)
+    rows = [_row(prompt[shared:], shared, answers) for prompt, answers in zip(prompts, choices, strict=True)]
+    with torch.inference_mode():
+        ids, positions, owners = (
+            pad_sequence([row[part] for row in rows], batch_first=True, padding_value=filler).to(model.device)
+            for part, filler in enumerate((0, 0, PADDING))
+        )
+        # A token is predicted at the one before it: the first of every choice at the prompt's last.
+        prompt_ends = (owners == PROMPT) & (pad(owners[:, 1:], (0, 1), value=PADDING) != PROMPT)
+        predicting = prompt_ends | (owners > PROMPT)
+        head = model.get_output_embeddings()
+        prefix = torch.tensor(prompts[0][:shared], device=model.device)
+        cache = run_prefix(model, head, prefix, len(rows)) if shared else None
+        with only_positions(head, predicting):
+            logits = model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=_mask(owners, shared, model.dtype),
+                past_key_values=cache,
+                use_cache=shared > 0,
+            ).logits[0]
+        log_probabilities = logits.float().log_softmax(-1).cpu()
+    parts = log_probabilities.split(predicting.sum(dim=1).tolist())
+    return [list(_sums(part, answers)) for part, answers in zip(parts, choices, strict=True)]
+
+
+def _row(prompt: list[int], start: int, choices: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, positions and owners of a question, whose `prompt` goes on at position `start`."""
+    end = start + len(prompt)
+    ids, positions, owners = list(prompt), list(range(start, end)), [PROMPT] * len(prompt)
+    for number, choice in enumerate(choices, start=1):
+        # Nothing is predicted after the end token.
+        length = len(choice) - 1
+        ids += choice[:length]
+        positions += range(end, end + length)
+        owners += [number] * length
+    return torch.tensor(ids), torch.tensor(positions), torch.tensor(owners)
+
+
+def _mask(owners: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores, of shape (rows, 1, width, shared + width): 0 where a token sees."""
+    width = owners.shape[1]
+    asking, asked = owners.unsqueeze(2), owners.unsqueeze(1)
+    earlier = torch.ones(width, width, dtype=torch.bool, device=owners.device).tril()
+    seen = pad(earlier & ((asked == PROMPT) | (asked == asking)), (shared, 0), value=True)
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def _sums(log_probabilities: Tensor, choices: Sequence[list[int]]) -> Iterator[float]:
+    """Log-likelihoods of the choices from log-probabilities at the prompt's end and at their own tokens."""
+    first, rest = log_probabilities[0], log_probabilities[1:]
+    for choice, own in zip(choices, rest.split([len(choice) - 1 for choice in choices]), strict=True):
+        following = own.gather(1, torch.tensor(choice[1:]).unsqueeze(1)).flatten().tolist()
+        yield math.fsum([first[choice[0]].item(), *following])
