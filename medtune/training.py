@@ -72,24 +72,14 @@ def train(
     start = time.monotonic()
     done = processes.tell((checkpoints.latest() if processes.is_main() else None,))[0]
     earlier = 0.0 if done is None else checkpoints.seconds(done)
-    trainer = AnswerTrainer(
-        params=params,
-        checkpoints=checkpoints,
-        started=start - earlier,
-        model=model,
-        args=_arguments(params, model, checkpoints.folder),
-        train_dataset=training,
-        eval_dataset=validation.select(_by_length(validation)),
-        data_collator=pad,
-        processing_class=tokenizer,
-        callbacks=_callbacks(params),
+    trainer = build_trainer(
+        model, tokenizer, training, validation, params, checkpoints, started=start - earlier
     )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
         raise MedtuneError(
             f"params.yaml: finetune.launch is '{params.launch}', which shards a model on GPUs only; accepted "
             "on a CPU: single, ddp"
         )
-    trainer.remove_callback(PrinterCallback)
     # The Trainer has seeded all processes alike; for dropout each needs numbers of its own.
     set_seed(params.seed, device_specific=True)
     if done is not None:
@@ -113,6 +103,33 @@ def train(
         tokens=state.num_input_tokens_seen,
         seconds=checkpoints.seconds(last),
     )
+
+
+def build_trainer(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Dataset,
+    validation: Dataset,
+    params: FinetuneParams,
+    checkpoints: Checkpoints,
+    *,
+    started: float,
+) -> "AnswerTrainer":
+    """The Trainer as `params` want it; `started` is the `time.monotonic()` of the run's beginning."""
+    trainer = AnswerTrainer(
+        params=params,
+        checkpoints=checkpoints,
+        started=started,
+        model=model,
+        args=_arguments(params, model, checkpoints.folder),
+        train_dataset=training,
+        eval_dataset=validation.select(_by_length(validation)),
+        data_collator=pad,
+        processing_class=tokenizer,
+        callbacks=_callbacks(params),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def training_metrics(
