@@ -3,7 +3,9 @@
 import logging
 import sys
 
-# On a CPU bitsandbytes would have this package fetch a faster kernel from a hub and run it, code that no
-# commit pins. To Python it is not installed; bitsandbytes says so on every import.
+# To Python these two are not installed. On a CPU bitsandbytes would have `kernels` fetch a faster kernel from
+# a hub and run it, code that no commit pins; it says on every import that it cannot. PEFT would import
+# bitsandbytes for every model, which takes two seconds; `medtune.base_model` lets it in to quantise one.
 sys.modules["kernels"] = None  # type: ignore[assignment]
+sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
+from peft.import_utils import is_bnb_4bit_available, is_bnb_available
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.import_utils import is_bitsandbytes_available
 from transformers.utils.logging import disable_progress_bar
 
 from medtune.cache import cache_folder
@@ -71,6 +73,7 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
     """Options that load linear layers in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
     if compute.quantization is None:
         return {}
+    _let_bitsandbytes_in()
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MedtuneError(
             f"params.yaml: compute.quantization is '{compute.quantization}', but bitsandbytes is not "
@@ -85,6 +88,14 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
         bnb_4bit_quant_storage=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _let_bitsandbytes_in() -> None:
+    """Take back what `medtune` did at its start, and what others have concluded from it."""
+    if sys.modules.get("bitsandbytes", ...) is None:
+        del sys.modules["bitsandbytes"]
+        for known in (is_bitsandbytes_available, is_bnb_available, is_bnb_4bit_available):
+            known.cache_clear()
 
 
 def _keep_as_quantised(model: PreTrainedModel) -> None:

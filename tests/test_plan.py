@@ -96,7 +96,6 @@ def test_the_pinned_shape_of_the_default_is_that_of_its_file() -> None:
 
 @pytest.mark.slow
 def test_four_bit_weights_take_what_bitsandbytes_stores() -> None:
-    pytest.importorskip("bitsandbytes")
     model = ModelParams.load(ROOT / "params.yaml")
     assert Shape.from_config(base_folder(model) / "config.json") == SMOLLM2_SHAPE
     compute = ComputeParams.load(ROOT / "params.yaml").model_copy(update={"quantization": "nf4"})

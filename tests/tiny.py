@@ -37,11 +37,11 @@ def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
 
 
 def create_tiny_project(folder: Path, base: Mapping[str, object], params: Mapping[str, object]) -> Path:
-    """A repository whose questions are arithmetic, every third with choices, prepared."""
+    """A repository whose questions are arithmetic, every other with choices, prepared."""
     folder = create_project(folder, {**TINY, **base, **params})
     rows = [
         {"id": str(i), "question": f"What is {i} + {i * i}?", "answer": f"{i + i * i}", "kind": "definition"}
-        | ({} if i % 3 else {"choices": [f"{i * i}", f"{i + i * i}", f"{i + i * i}0", "none of these"]})
+        | ({} if i % 2 == 0 else {"choices": [f"{i * i}", f"{i + i * i}", f"{i + i * i}0", "none of these"]})
         for i in range(260)
     ]
     lines = "".join(json.dumps(row | {"group": row["id"]}) + "\n" for row in rows)
