@@ -5,7 +5,7 @@ PYTHON ?= python3
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: install repro test faults lint format
+.PHONY: install repro test faults bench-train bench-evaluate bench-pipeline lint format
 
 repro: $(INSTALLED)
 	dvc repro
@@ -15,6 +15,17 @@ test: $(INSTALLED)
 
 faults: $(INSTALLED)
 	python -m tests.faults
+
+bench-train: $(INSTALLED)
+	dvc repro --quiet prepare
+	python -m benchmarks.train $(ARGS)
+
+bench-evaluate: $(INSTALLED)
+	dvc repro --quiet prepare
+	python -m benchmarks.evaluate $(ARGS)
+
+bench-pipeline: $(INSTALLED)
+	python -m benchmarks.pipeline
 
 lint: $(INSTALLED)
 	ruff check .

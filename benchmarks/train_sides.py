@@ -212,6 +212,7 @@ def _medtune(
             rows.select([0]),
             params,
             Checkpoints(Path(folder), keep=1),
+            device,
             started=0.0,
         )
         if change is not None:

@@ -46,11 +46,12 @@ def load_model(
 ) -> PreTrainedModel:
     """The base model in `dtype` on `device`, ready for inference.
 
-    Quantised weights are computed with in `dtype` too; each is restored to it where it is used.
+    Quantised weights are computed with in `dtype` too; each is restored to it where it is used. They are
+    quantised from the dtype of the file, so that training and evaluation have the same ones.
     """
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base_folder(model),
-        dtype=dtype,
+        dtype="auto" if compute.quantization else dtype,
         attn_implementation=compute.attention,
         use_safetensors=True,
         trust_remote_code=False,
@@ -59,6 +60,7 @@ def load_model(
     )
     if compute.quantization is not None:
         _keep_as_quantised(loaded)
+        _compute_in(loaded, dtype)
     # A model may ship generation settings (a repetition penalty): greedy is to mean greedy.
     loaded.generation_config = GenerationConfig()
     return loaded if compute.quantization else loaded.to(device)  # type: ignore[arg-type]
@@ -110,6 +112,15 @@ def _keep_as_quantised(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Bring what is not quantised to `dtype`, and have what is restored to it."""
+    for parameter in model.parameters():
+        if (state := getattr(parameter, "quant_state", None)) is not None:
+            state.dtype = dtype
+        else:
+            parameter.data = parameter.data.to(dtype)
 
 
 def _dequantised(files: ModelFiles) -> Path:

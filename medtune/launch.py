@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medtune.errors import MedtuneError, nearest, run
 from medtune.params import read_yaml
@@ -39,11 +40,15 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Launch:
-    """How many processes a file of `configs/accelerate/` asks for, on how many machines."""
+    """How many processes a file of `configs/accelerate/` asks for, on how many machines.
+
+    `settings` is all that may decide the result.
+    """
 
     path: Path
     processes: int
     machines: int
+    settings: dict[str, Any]
 
     @classmethod
     def load(cls, name: str, key: str) -> "Launch":
@@ -57,10 +62,13 @@ class Launch:
             value = content.get(field)
             if not isinstance(value, int) or value < 1:
                 raise MedtuneError(f"{path}: {field} is {value!r}; accepted: a whole number from 1")
+        if "mixed_precision" in content:
+            raise MedtuneError(f"{path}: mixed_precision is not accepted: finetune.precision decides")
         processes, machines = content["num_processes"], content["num_machines"]
         if processes % machines:
             raise MedtuneError(f"{path}: {processes} processes cannot be shared among {machines} machines")
-        return cls(path, processes, machines)
+        settings = {key: value for key, value in content.items() if key != "num_machines"}
+        return cls(path, processes, machines, settings)
 
     def require_divides(self, batch_size: int, key: str) -> None:
         """Refuse a batch that the processes cannot share evenly."""
@@ -148,7 +156,10 @@ def _start_here(launch: Launch, command: list[str]) -> None:
         rank = os.environ.get("MEDTUNE_MACHINE_RANK", os.environ.get("SLURM_NODEID"))
         if rank is None:
             raise MedtuneError("MEDTUNE_MACHINE_RANK is not set: the number of this machine, from 0")
-        host, _, port = os.environ["MEDTUNE_MAIN_ADDRESS"].rpartition(":")
+        address = os.environ.get("MEDTUNE_MAIN_ADDRESS", "")
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise MedtuneError(f"MEDTUNE_MAIN_ADDRESS is '{address}' on this machine; accepted: host:port")
         options += ["--machine_rank", rank, "--main_process_ip", host, "--main_process_port", port]
         options += ["--same_network"]
     else:

@@ -39,6 +39,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def shard_the_model() -> bool:
+    """Whether the processes hold a part of the model each (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true"
+
+
 def connect(device: torch.device) -> None:
     """Meet the other processes: over NCCL on CUDA, over gloo on the CPU."""
     if count() > 1:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -62,8 +61,9 @@ def train(
     validation: Dataset,
     params: FinetuneParams,
     checkpoints: Checkpoints,
+    device: torch.device,
 ) -> TrainingResult:
-    """Train `model` in place, from the last good checkpoint if there is one.
+    """Train `model` in place on `device`, from the last good checkpoint if there is one.
 
     The adapter of the best validation loss is in the checkpoint of `best_step`. An interrupted run that is
     started again ends with the bytes of an undisturbed one (tests/test_training.py). Several processes
@@ -73,9 +73,9 @@ def train(
     done = processes.tell((checkpoints.latest() if processes.is_main() else None,))[0]
     earlier = 0.0 if done is None else checkpoints.seconds(done)
     trainer = build_trainer(
-        model, tokenizer, training, validation, params, checkpoints, started=start - earlier
+        model, tokenizer, training, validation, params, checkpoints, device, started=start - earlier
     )
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
+    if processes.shard_the_model() and not trainer.is_fsdp_enabled:
         raise MedtuneError(
             f"params.yaml: finetune.launch is '{params.launch}', which shards a model on GPUs only; accepted "
             "on a CPU: single, ddp"
@@ -112,6 +112,7 @@ def build_trainer(
     validation: Dataset,
     params: FinetuneParams,
     checkpoints: Checkpoints,
+    device: torch.device,
     *,
     started: float,
 ) -> "AnswerTrainer":
@@ -121,7 +122,7 @@ def build_trainer(
         checkpoints=checkpoints,
         started=started,
         model=model,
-        args=_arguments(params, model, checkpoints.folder),
+        args=_arguments(params, model, checkpoints.folder, device),
         train_dataset=training,
         eval_dataset=validation.select(_by_length(validation)),
         data_collator=pad,
@@ -262,8 +263,10 @@ class AnswerTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader[Any]:
         """This process's share of the validation set, in its order."""
         assert isinstance(self.eval_dataset, Dataset)
-        share = list(range(processes.rank(), len(self.eval_dataset), processes.count()))
-        return self._load(self.eval_dataset, cut(share, self._params.batch_size))
+        batches = cut(list(range(len(self.eval_dataset))), self._params.batch_size)
+        # All have equally many, empty ones too: processes that shard a model have to keep in step.
+        shares = [batch[processes.rank() :: processes.count()] for batch in batches]
+        return self._load(self.eval_dataset, shares)
 
     def _load(self, dataset: Dataset, batches: Iterable[list[int]]) -> DataLoader[Any]:
         loader = DataLoader(
@@ -278,17 +281,23 @@ class AnswerTrainer(Trainer):
         step = self.state.global_step
         try:
             super()._save_checkpoint(model, trial)
-            assert self.state.best_global_step is not None
-            processes.wait()
+        except WRITE_ERRORS as error:
+            raise self._not_written(step, error) from error
+        assert self.state.best_global_step is not None
+        processes.wait()
+        try:
             if processes.is_main():
                 self._checkpoints.seal(step, self.state.best_global_step, time.monotonic() - self._started)
-            processes.wait()
         except WRITE_ERRORS as error:
-            free = shutil.disk_usage(self._checkpoints.folder).free / 2**20
-            raise MedtuneError(
-                f"{self._checkpoints.path(step)}: not written: {error} ({free:.0f} MiB are free); make room, "
-                "then run `dvc repro` again: it goes on from the checkpoint before"
-            ) from error
+            raise self._not_written(step, error) from error
+        processes.wait()
+
+    def _not_written(self, step: int, error: Exception) -> MedtuneError:
+        free = shutil.disk_usage(self._checkpoints.folder).free / 2**20
+        return MedtuneError(
+            f"{self._checkpoints.path(step)}: not written: {error} ({free:.0f} MiB are free); make room, "
+            "then run `dvc repro` again: it goes on from the checkpoint before"
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Adapter and tokenizer as in `models/adapter`; no pickled arguments, no local paths."""
@@ -385,13 +394,15 @@ def _callbacks(params: FinetuneParams) -> list[TrainerCallback]:
     return callbacks
 
 
-def _arguments(params: FinetuneParams, model: PeftModel, checkpoints: Path) -> TrainingArguments:
+def _arguments(
+    params: FinetuneParams, model: PeftModel, checkpoints: Path, device: torch.device
+) -> TrainingArguments:
     weight = next(model.get_base_model().parameters())
     share = params.batch_size // processes.count()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         seed=params.seed,
-        use_cpu=weight.device.type == "cpu",
+        use_cpu=device.type == "cpu",
         bf16=weight.dtype == torch.bfloat16,
         fp16=weight.dtype == torch.float16,
         activation_checkpointing=params.gradient_checkpointing,
@@ -417,5 +428,8 @@ def _arguments(params: FinetuneParams, model: PeftModel, checkpoints: Path) -> T
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,
-        dataloader_pin_memory=weight.device.type == "cuda",
+        dataloader_pin_memory=device.type == "cuda",
     )
+    # With more GPUs in sight than processes the Trainer would copy the model onto each (DataParallel).
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

@@ -10,6 +10,7 @@ Params: model, prompt, compute, evaluate.
 """
 
 import argparse
+import gc
 from functools import partial
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def main(stage: str) -> None:
         predictions = scored(selected, answers, params)
         unquantized = None
         if adapter and compute.quantization and params.unquantized:
-            # Two models at once may be one too many for the device.
+            # Two models at once may be one too many for the device; quantised weights refer to themselves.
             del answerer
+            gc.collect()
             other = Answerer.load(adapter, quantized=False)
             other_log = AnswerLog(progress / f"unquantized-{processes.rank()}.jsonl")
             others = other.answer(selected, progress="unquantized", log=other_log)

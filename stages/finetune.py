@@ -9,6 +9,8 @@ metrics/training.json and metrics/curves/. Params: model, prompt, compute, finet
 import shutil
 from pathlib import Path
 
+import torch
+
 from medtune import processes
 from medtune.adapter import attach_lora, copy_adapter
 from medtune.base_model import base_folder, load_model, load_tokenizer
@@ -50,7 +52,9 @@ def main() -> None:
     training = encode_examples(read_jsonl(TRAIN), encoder, params, TRAIN)
     validation = encode_examples(read_jsonl(VALIDATION), encoder, params, VALIDATION)
 
-    base = load_model(model_params, compute, dtype, device)
+    # Sharding brings each process its part; the whole might not fit.
+    home = torch.device("cpu") if processes.shard_the_model() and not compute.quantization else device
+    base = load_model(model_params, compute, dtype, home)
     model = attach_lora(base, params.lora, model_params)
 
     provenance = describe_run(
@@ -60,9 +64,10 @@ def main() -> None:
         device,
         dtype,
     )
-    with processes.entered_by_main(kept_progress("finetune", provenance)) as progress:
+    identity = provenance | {"launch": launch().settings}
+    with processes.entered_by_main(kept_progress("finetune", identity)) as progress:
         checkpoints = Checkpoints(progress, params.keep_checkpoints)
-        result = train(model, tokenizer, training.rows, validation.rows, params, checkpoints)
+        result = train(model, tokenizer, training.rows, validation.rows, params, checkpoints, device)
         if not processes.is_main():
             return
 

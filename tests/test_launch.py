@@ -197,7 +197,9 @@ def test_sharded_processes_have_the_losses_of_one_and_go_on_after_a_kill(
     assert "finetune.launch is 'fsdp', which shards a model on GPUs only" in refused.stderr
     changes = patch(SHARD_ON_A_CPU + KILL_RANK_1)
     assert attempt("python", "-m", "stages.finetune", cwd=again, env=changes).returncode == 1
-    run("python", "-m", "stages.finetune", cwd=again, env=changes)
+    resumed = attempt("python", "-m", "stages.finetune", cwd=again, env=changes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from step" in resumed.stdout + resumed.stderr
     assert_close(again, alone)
     files = {path.name for path in (again / "models/adapter").iterdir()}
     assert files == {path.name for path in (alone / "models/adapter").iterdir()}

@@ -108,6 +108,20 @@ def test_a_high_rank_is_scaled_by_its_root(tiny_llama: LlamaForCausalLM, base: M
     assert layer.scaling == {"default": 4.0}
 
 
+def test_training_and_evaluation_have_the_same_four_bits(base: ModelParams) -> None:
+    trained_on, evaluated_on = (
+        {
+            name: parameter.data.view(torch.uint8)
+            for name, parameter in load_model(base, COMPUTE, dtype, CPU).named_parameters()
+            if "_proj" in name
+        }
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert len(trained_on) == 14
+    for name, weights in trained_on.items():
+        assert torch.equal(weights.flatten(), evaluated_on[name].flatten()), name
+
+
 def test_without_bitsandbytes_the_way_to_it_is_said(
     base: ModelParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:

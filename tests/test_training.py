@@ -77,7 +77,9 @@ def run(
         model = attach_lora(fresh, params.lora, model_params)
         PROGRESS.mkdir(exist_ok=True)
         checkpoints = Checkpoints(PROGRESS, params.keep_checkpoints)
-        result = train(model, chatml_tokenizer, rows(38), validation or rows(9), params, checkpoints)
+        result = train(
+            model, chatml_tokenizer, rows(38), validation or rows(9), params, checkpoints, torch.device("cpu")
+        )
         shutil.rmtree("models", ignore_errors=True)
         checkpoints.publish(result.steps, Path("models/checkpoints"))
         copy_adapter(checkpoints.path(result.best_step), Path("models/adapter"))
