@@ -16,6 +16,7 @@ test: $(INSTALLED)
 faults: $(INSTALLED)
 	python -m tests.faults
 
+# make bench-train ARGS=--quick: fewer steps
 bench-train: $(INSTALLED)
 	dvc repro --quiet prepare
 	python -m benchmarks.train $(ARGS)
