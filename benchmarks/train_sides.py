@@ -23,7 +23,6 @@ from transformers import (
 )
 
 from benchmarks.side import run_asked
-from medtune import training
 from medtune.adapter import attach_lora
 from medtune.base_model import base_folder, load_model, load_tokenizer
 from medtune.batching import IGNORED, encode_examples
@@ -32,6 +31,7 @@ from medtune.checkpoints import Checkpoints
 from medtune.compute import frozen_dtype, set_up
 from medtune.examples import read_jsonl
 from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
+from medtune.training import AnswerTrainer
 
 TRAIN = Path("data/prepared/train.jsonl")
 LONG_PROMPT = (
@@ -157,11 +157,11 @@ def matmul_peak(_: int) -> dict[str, Any]:
     return {"flops": best}
 
 
-def _unshared(trainer: training.AnswerTrainer) -> None:
+def _unshared(trainer: AnswerTrainer) -> None:
     trainer._share_prefix = False
 
 
-def _plain(trainer: training.AnswerTrainer) -> None:
+def _plain(trainer: AnswerTrainer) -> None:
     def summed_loss(model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
         logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
         targets = inputs["labels"][:, 1:]
@@ -179,7 +179,7 @@ def _medtune(
     *,
     precision: str = "auto",
     system: str | None = None,
-    change: Callable[[training.AnswerTrainer], None] | None = None,
+    change: Callable[[AnswerTrainer], None] | None = None,
 ) -> dict[str, Any]:
     model_params, prompt = ModelParams.load(), PromptParams.load()
     compute, params = ComputeParams.load(), FinetuneParams.load()
@@ -205,7 +205,7 @@ def _medtune(
 
     model.register_forward_pre_hook(count, with_kwargs=True)
     with TemporaryDirectory() as folder:
-        built = training.build_trainer(
+        built = AnswerTrainer(
             model,
             tokenizer,
             rows,
@@ -213,7 +213,6 @@ def _medtune(
             params,
             Checkpoints(Path(folder), keep=1),
             device,
-            started=0.0,
         )
         if change is not None:
             change(built)

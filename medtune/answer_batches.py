@@ -85,7 +85,7 @@ def answer_in_batches(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     share = batches[processes.rank() :: processes.count()]
     answers: dict[int, AnswerText] = {}
-    shown = progress is not None and processes.is_main()
+    shown = progress is not None and bool(questions) and processes.is_main()
     with tqdm(total=sum(map(len, share)), desc=progress, unit="example", disable=not shown) as bar:
         for batch in share:
             start_time = time.monotonic()

@@ -54,27 +54,17 @@ class TrainingResult:
     seconds: float
 
 
-def train(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    training: Dataset,
-    validation: Dataset,
-    params: FinetuneParams,
-    checkpoints: Checkpoints,
-    device: torch.device,
-) -> TrainingResult:
-    """Train `model` in place on `device`, from the last good checkpoint if there is one.
+def train(trainer: "AnswerTrainer") -> TrainingResult:
+    """Train the trainer's model in place, from the last good checkpoint if there is one.
 
     The adapter of the best validation loss is in the checkpoint of `best_step`. An interrupted run that is
     started again ends with the bytes of an undisturbed one (tests/test_training.py). Several processes
     share every batch; each needs to reach the folder of the checkpoints.
     """
-    start = time.monotonic()
+    params, checkpoints = trainer.params, trainer.checkpoints
     done = processes.tell((checkpoints.latest() if processes.is_main() else None,))[0]
-    earlier = 0.0 if done is None else checkpoints.seconds(done)
-    trainer = build_trainer(
-        model, tokenizer, training, validation, params, checkpoints, device, started=start - earlier
-    )
+    if done is not None:
+        trainer.started -= checkpoints.seconds(done)
     if processes.shard_the_model() and not trainer.is_fsdp_enabled:
         raise MedtuneError(
             f"params.yaml: finetune.launch is '{params.launch}', which shards a model on GPUs only; accepted "
@@ -105,34 +95,6 @@ def train(
     )
 
 
-def build_trainer(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    training: Dataset,
-    validation: Dataset,
-    params: FinetuneParams,
-    checkpoints: Checkpoints,
-    device: torch.device,
-    *,
-    started: float,
-) -> "AnswerTrainer":
-    """The Trainer as `params` want it; `started` is the `time.monotonic()` of the run's beginning."""
-    trainer = AnswerTrainer(
-        params=params,
-        checkpoints=checkpoints,
-        started=started,
-        model=model,
-        args=_arguments(params, model, checkpoints.folder, device),
-        train_dataset=training,
-        eval_dataset=validation.select(_by_length(validation)),
-        data_collator=pad,
-        processing_class=tokenizer,
-        callbacks=_callbacks(params),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
 def training_metrics(
     result: TrainingResult, model: PeftModel, training: EncodedExamples, validation: EncodedExamples
 ) -> dict[str, float]:
@@ -160,12 +122,28 @@ class AnswerTrainer(Trainer):
     """
 
     def __init__(
-        self, params: FinetuneParams, checkpoints: Checkpoints, started: float, **kwargs: Any
+        self,
+        model: PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        training: Dataset,
+        validation: Dataset,
+        params: FinetuneParams,
+        checkpoints: Checkpoints,
+        device: torch.device,
     ) -> None:
-        super().__init__(**kwargs)
-        self._params = params
-        self._checkpoints = checkpoints
-        self._started = started
+        self.started = time.monotonic()
+        self.params = params
+        self.checkpoints = checkpoints
+        super().__init__(
+            model=model,
+            args=_arguments(params, model, checkpoints.folder, device),
+            train_dataset=training,
+            eval_dataset=validation.select(_by_length(validation)),
+            data_collator=pad,
+            processing_class=tokenizer,
+            callbacks=_callbacks(params),
+        )
+        self.remove_callback(PrinterCallback)
         self.model: PeftModel
         self.processing_class: PreTrainedTokenizerBase
         # Both run the model's layers more than once a pass: activations that are computed anew cannot
@@ -246,16 +224,16 @@ class AnswerTrainer(Trainer):
 
     def _passes(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         """Parts of bounded size; under FSDP the batch as it is, as all processes need equally many."""
-        return [batch] if self.is_fsdp_enabled else split_batch(batch, self._params.tokens_per_pass)
+        return [batch] if self.is_fsdp_enabled else split_batch(batch, self.params.tokens_per_pass)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's share of each batch, in the order of the epoch."""
         assert isinstance(self.train_dataset, Dataset)
         batches = SimilarLengthBatches(
             [len(ids) for ids in self.train_dataset["input_ids"]],
-            self._params.batch_size,
-            self._params.seed,
-            accumulation=self._params.gradient_accumulation,
+            self.params.batch_size,
+            self.params.seed,
+            accumulation=self.params.gradient_accumulation,
             share=(processes.rank(), processes.count()),
         )
         return self._load(self.train_dataset, batches)
@@ -263,7 +241,7 @@ class AnswerTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader[Any]:
         """This process's share of the validation set, in its order."""
         assert isinstance(self.eval_dataset, Dataset)
-        batches = cut(list(range(len(self.eval_dataset))), self._params.batch_size)
+        batches = cut(list(range(len(self.eval_dataset))), self.params.batch_size)
         # All have equally many, empty ones too: processes that shard a model have to keep in step.
         shares = [batch[processes.rank() :: processes.count()] for batch in batches]
         return self._load(self.eval_dataset, shares)
@@ -287,15 +265,15 @@ class AnswerTrainer(Trainer):
         processes.wait()
         try:
             if processes.is_main():
-                self._checkpoints.seal(step, self.state.best_global_step, time.monotonic() - self._started)
+                self.checkpoints.seal(step, self.state.best_global_step, time.monotonic() - self.started)
         except WRITE_ERRORS as error:
             raise self._not_written(step, error) from error
         processes.wait()
 
     def _not_written(self, step: int, error: Exception) -> MedtuneError:
-        free = shutil.disk_usage(self._checkpoints.folder).free / 2**20
+        free = shutil.disk_usage(self.checkpoints.folder).free / 2**20
         return MedtuneError(
-            f"{self._checkpoints.path(step)}: not written: {error} ({free:.0f} MiB are free); make room, "
+            f"{self.checkpoints.path(step)}: not written: {error} ({free:.0f} MiB are free); make room, "
             "then run `dvc repro` again: it goes on from the checkpoint before"
         )
 

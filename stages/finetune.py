@@ -26,7 +26,7 @@ from medtune.outputs import record_timing, write_curve, write_json
 from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
 from medtune.progress import kept_progress
 from medtune.provenance import describe_run
-from medtune.training import train, training_metrics
+from medtune.training import AnswerTrainer, train, training_metrics
 
 TRAIN = Path("data/prepared/train.jsonl")
 VALIDATION = Path("data/prepared/validation.jsonl")
@@ -67,7 +67,9 @@ def main() -> None:
     identity = provenance | {"launch": launch().settings}
     with processes.entered_by_main(kept_progress("finetune", identity)) as progress:
         checkpoints = Checkpoints(progress, params.keep_checkpoints)
-        result = train(model, tokenizer, training.rows, validation.rows, params, checkpoints, device)
+        result = train(
+            AnswerTrainer(model, tokenizer, training.rows, validation.rows, params, checkpoints, device)
+        )
         if not processes.is_main():
             return
 

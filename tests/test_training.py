@@ -77,8 +77,9 @@ def run(
         model = attach_lora(fresh, params.lora, model_params)
         PROGRESS.mkdir(exist_ok=True)
         checkpoints = Checkpoints(PROGRESS, params.keep_checkpoints)
+        device, validated = torch.device("cpu"), validation or rows(9)
         result = train(
-            model, chatml_tokenizer, rows(38), validation or rows(9), params, checkpoints, torch.device("cpu")
+            AnswerTrainer(model, chatml_tokenizer, rows(38), validated, params, checkpoints, device)
         )
         shutil.rmtree("models", ignore_errors=True)
         checkpoints.publish(result.steps, Path("models/checkpoints"))
