@@ -30,6 +30,7 @@ from medtune.chat import ChatEncoder
 from medtune.checkpoints import Checkpoints
 from medtune.compute import frozen_dtype, set_up
 from medtune.examples import read_jsonl
+from medtune.loss import summed_loss
 from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
 from medtune.training import AnswerTrainer
 
@@ -158,7 +159,11 @@ def matmul_peak(_: int) -> dict[str, Any]:
 
 
 def _unshared(trainer: AnswerTrainer) -> None:
-    trainer._share_prefix = False
+    def summed_loss_unshared(model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        head = model.get_base_model().get_output_embeddings()  # type: ignore[operator]
+        return summed_loss(model, head, inputs["input_ids"], inputs["labels"], share_prefix=False)
+
+    trainer._summed_loss = summed_loss_unshared  # type: ignore[method-assign]
 
 
 def _plain(trainer: AnswerTrainer) -> None:

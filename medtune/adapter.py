@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from medtune.errors import MedtuneError
@@ -42,12 +44,31 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
         use_dora=lora.dora,
         revision=model.revision,
     )
+    if not (lora.dropout or lora.dora or getattr(base, "is_quantized", False)):
+        config._register_custom_module({nn.Linear: FoldedLora})
     # PEFT writes this name into the adapter; as loaded it is a path of this machine.
     base.name_or_path = model.source
     try:
         return get_peft_model(base, config)
     except ValueError as error:
         raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
+
+
+class FoldedLora(LoraLinear):
+    """PEFT's layer for training, whose update is added while it is computed: `xWᵀ + alpha/r · (xAᵀ)Bᵀ`.
+
+    PEFT's own turns the input to float32 (which autocast takes back), scales the update and adds it, each a
+    pass through memory.
+    """
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+        """Map (..., inputs) to (..., outputs), in the dtype of `x`."""
+        [name] = self.active_adapters
+        down, up = (self.get_parameter(f"{part}.{name}.weight").to(x.dtype) for part in ("lora_A", "lora_B"))
+        frozen: Tensor = self.get_submodule("base_layer")(x)
+        update = linear(x, down).flatten(0, -2)
+        scaling = self.scaling[name]
+        return torch.addmm(frozen.flatten(0, -2), update, up.t(), alpha=scaling).view_as(frozen)
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

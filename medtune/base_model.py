@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils.import_utils import is_bitsandbytes_available
 from transformers.utils.logging import disable_progress_bar
 
+from medtune.attention import implementation
 from medtune.cache import cache_folder
 from medtune.errors import MedtuneError
 from medtune.model_files import ModelFiles, locate
@@ -52,7 +53,7 @@ def load_model(
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base_folder(model),
         dtype="auto" if compute.quantization else dtype,
-        attn_implementation=compute.attention,
+        attn_implementation=implementation(compute.attention),
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,

@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from medtune.forward import only_positions, run_prefix, shared_length
+from medtune.attention import additive
+from medtune.forward import logits_at, shared_length
 
 PROMPT, PADDING = 0, -1
 """Owners of a position; any other belongs to the choice of that number, from 1."""
@@ -39,17 +40,15 @@ def choice_log_likelihoods(
         # A token is predicted at the one before it: the first of every choice at the prompt's last.
         prompt_ends = (owners == PROMPT) & (pad(owners[:, 1:], (0, 1), value=PADDING) != PROMPT)
         predicting = prompt_ends | (owners > PROMPT)
-        head = model.get_output_embeddings()
-        prefix = torch.tensor(prompts[0][:shared], device=model.device)
-        cache = run_prefix(model, head, prefix, len(rows)) if shared else None
-        with only_positions(head, predicting):
-            logits = model(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=_mask(owners, shared, model.dtype),
-                past_key_values=cache,
-                use_cache=shared > 0,
-            ).logits[0]
+        logits = logits_at(
+            model,
+            model.get_output_embeddings(),
+            torch.tensor(prompts[0][:shared], dtype=torch.long, device=model.device),
+            ids,
+            predicting,
+            positions=positions,
+            mask=additive(_seen(owners, shared), model.dtype),
+        )
         log_probabilities = logits.float().log_softmax(-1).cpu()
     parts = log_probabilities.split(predicting.sum(dim=1).tolist())
     return [list(_sums(part, answers)) for part, answers in zip(parts, choices, strict=True)]
@@ -68,13 +67,12 @@ def _row(prompt: list[int], start: int, choices: Sequence[list[int]]) -> tuple[T
     return torch.tensor(ids), torch.tensor(positions), torch.tensor(owners)
 
 
-def _mask(owners: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores, of shape (rows, 1, width, shared + width): 0 where a token sees."""
+def _seen(owners: Tensor, shared: int) -> Tensor:
+    """Which tokens a token sees, of shape (rows, 1, width, shared + width)."""
     width = owners.shape[1]
     asking, asked = owners.unsqueeze(2), owners.unsqueeze(1)
     earlier = torch.ones(width, width, dtype=torch.bool, device=owners.device).tril()
-    seen = pad(earlier & ((asked == PROMPT) | (asked == asking)), (shared, 0), value=True)
-    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1)
+    return pad(earlier & ((asked == PROMPT) | (asked == asking)), (shared, 0), value=True).unsqueeze(1)
 
 
 def _sums(log_probabilities: Tensor, choices: Sequence[list[int]]) -> Iterator[float]:

@@ -146,9 +146,6 @@ class AnswerTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model: PeftModel
         self.processing_class: PreTrainedTokenizerBase
-        # Both run the model's layers more than once a pass: activations that are computed anew cannot
-        # come with keys and values kept for later, and sharded processes have to keep in step.
-        self._share_prefix = not (params.gradient_checkpointing or self.is_fsdp_enabled)
         # The loss below divides by the number of labels in the whole batch, which the Trainer must count.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -219,8 +216,7 @@ class AnswerTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:
         head = self.accelerator.unwrap_model(model).get_base_model().get_output_embeddings()
-        ids, labels = inputs["input_ids"], inputs["labels"]
-        return summed_loss(model, head, ids, labels, share_prefix=self._share_prefix)
+        return summed_loss(model, head, inputs["input_ids"], inputs["labels"])
 
     def _passes(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         """Parts of bounded size; under FSDP the batch as it is, as all processes need equally many."""

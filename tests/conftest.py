@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
+from medtune.attention import implementation
 from medtune.examples import Example
 from medtune.params import FinetuneParams, read_yaml
 
@@ -120,7 +121,7 @@ def build_tiny_llama() -> LlamaForCausalLM:
         initializer_range=0.2,
     )
     model = LlamaForCausalLM(config).eval()
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation(implementation("eager"))
     return model
 
 

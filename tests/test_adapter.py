@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 from transformers import LlamaForCausalLM
 
-from medtune.adapter import attach_lora, check_adapter, load_adapter, save_adapter
+from medtune.adapter import FoldedLora, attach_lora, check_adapter, load_adapter, save_adapter
 from medtune.errors import MedtuneError
 from medtune.params import ComputeParams, LoraParams, ModelParams
 from tests.conftest import ROOT
@@ -28,6 +29,34 @@ def test_only_the_adapter_is_trained_in_float32_on_every_linear_layer_but_the_he
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
     assert len(trained) == 2 * 2 * 7
     assert not any("lm_head" in name for name in trained)
+
+
+def test_the_folded_update_is_that_of_peft(tiny_llama: LlamaForCausalLM) -> None:
+    model = attach_lora(tiny_llama, LORA, MODEL).train()
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    layers = [layer for layer in model.modules() if isinstance(layer, FoldedLora)]
+    assert len(layers) == 2 * 7
+
+    def loss_and_gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        loss = model(input_ids=torch.arange(20)[None], labels=torch.arange(20)[None]).loss
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    folded = loss_and_gradients()
+    for layer in layers:
+        layer.__class__ = LoraLinear
+    for ours, peft in zip(folded, loss_and_gradients(), strict=True):
+        torch.testing.assert_close(ours, peft)
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"dora": True}])
+def test_dropout_and_dora_are_left_to_peft(tiny_llama: LlamaForCausalLM, changes: dict[str, object]) -> None:
+    model = attach_lora(tiny_llama, LORA.model_copy(update=changes), MODEL)
+    assert not any(isinstance(layer, FoldedLora) for layer in model.modules())
 
 
 def test_a_saved_adapter_gives_the_same_logits_again(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from medtune.attention import implementation
 from medtune.batching import IGNORED, pad, shared_prefix_length
 from medtune.loss import summed_loss
 
@@ -33,9 +34,10 @@ BATCHES = {
 }
 
 
-@pytest.fixture
-def adapted(tiny_llama: LlamaForCausalLM) -> PeftModel:
+@pytest.fixture(params=["eager", "sdpa"])
+def adapted(tiny_llama: LlamaForCausalLM, request: pytest.FixtureRequest) -> PeftModel:
     torch.manual_seed(1)
+    tiny_llama.set_attn_implementation(implementation(request.param))
     config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
     return get_peft_model(tiny_llama, config).train()
 
@@ -68,6 +70,15 @@ def test_loss_and_gradients_are_those_of_the_plain_way(adapted: PeftModel, name:
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     assert expected_gradients.norm() > 1
     torch.testing.assert_close(gradients(adapted, loss), expected_gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_activations_computed_anew_change_nothing(adapted: PeftModel) -> None:
+    batch = BATCHES["different lengths"]
+    expected = gradients(adapted, plain_loss(adapted, batch))
+    adapted.gradient_checkpointing_enable()
+    head = adapted.get_submodule("base_model.model.lm_head")
+    loss, _ = summed_loss(adapted, head, batch["input_ids"], batch["labels"])
+    torch.testing.assert_close(gradients(adapted, loss), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from medtune.attention import implementation
 from medtune.multiple_choice import choice_log_likelihoods
 from medtune.verification import verify_chain
 from tests.conftest import build_tiny_llama
@@ -41,7 +42,7 @@ def by_hand(model: LlamaForCausalLM, prompt: list[int], choice: list[int]) -> fl
 def test_the_figures_are_those_of_a_pass_for_each_choice(
     tiny_llama: LlamaForCausalLM, attention: str, beginning: list[int], adapted: bool
 ) -> None:
-    tiny_llama.set_attn_implementation(attention)
+    tiny_llama.set_attn_implementation(implementation(attention))
     model: Any = tiny_llama
     if adapted:
         config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
