@@ -37,7 +37,7 @@ def logits_at(
     length, (count, width) = len(prefix), rows.shape
     if not length and mask is None:
         with only_positions(head, wanted):
-            return model(input_ids=rows, use_cache=False).logits[0]
+            return model(input_ids=rows, use_cache=False).logits.squeeze(0)
     if positions is None:
         positions = torch.arange(length, length + width, device=rows.device).repeat(count)
     if mask is None:
@@ -51,7 +51,7 @@ def logits_at(
             use_cache=False,
             shared=SharedPrefix(length, count),
         )
-    return output.logits[0]
+    return output.logits.squeeze(0)
 
 
 def run_prefix(model: nn.Module, head: nn.Module, prefix: Tensor, rows: int) -> Cache:
