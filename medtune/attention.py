@@ -46,7 +46,14 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _eager(
-    _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Plain products of matrices; heads that share keys and values are rows of one product.
 
@@ -59,6 +66,7 @@ def _eager(
     grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
     scores = (grouped @ key.transpose(2, 3)).unflatten(2, (-1, tokens)) * scaling + mask.unsqueeze(2)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).flatten(2, 3)
+    weights = nn.functional.dropout(weights, dropout, module.training)
     return (weights @ value).unflatten(2, (-1, tokens)).flatten(1, 2).transpose(1, 2), None
 
 

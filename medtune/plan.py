@@ -233,8 +233,8 @@ def _pass_bytes(settings: Settings, shape: Shape, dtype: str, device: str, one: 
         kept = layers * one.tokens * shape.hidden * BYTES[dtype] + layer
     else:
         kept = layers * layer
-    # Logits in the dtype computed in, log-probabilities in float32, and the gradients of both.
-    logits = one.labelled * shape.vocabulary * (8 + 2 * BYTES[dtype])
+    # Logits, log-probabilities in float32 and, in parts and then as a whole, the gradient of the logits.
+    logits = one.labelled * shape.vocabulary * (4 + 3 * BYTES[dtype])
     return {"activations": kept, "logits": max(logits, layer)}
 
 
@@ -243,9 +243,10 @@ def _kept_by_layer(settings: Settings, shape: Shape, dtype: str, device: str, on
     lora, size = settings.finetune.lora, BYTES[dtype]
     adapted = _adapted(shape, lora)
     queries = shape.heads * shape.head_dim
-    # PEFT turns the input of an adapted layer into float32; under autocast each layer then keeps a copy of
-    # its own in 16 bits. On CUDA it leaves the input of a quantised layer as it is.
-    own_copies = size == 2 and not (settings.compute.quantization and device == "cuda")
+    # Where PEFT's own layer computes the update, it turns its input into float32; under autocast each layer
+    # then keeps a copy of its own in 16 bits. On CUDA it leaves the input of a quantised layer as it is.
+    folded = not (lora.dropout or lora.dora or settings.compute.quantization)
+    own_copies = size == 2 and not folded and not (settings.compute.quantization and device == "cuda")
     inputs = [(name if own_copies else _input_of(name), width) for name, (width, _) in adapted.items()]
     per_token = size * sum(width for _, width in set(inputs)) + size * lora.r * len(adapted)
     if lora.dropout:
@@ -258,13 +259,14 @@ def _kept_by_layer(settings: Settings, shape: Shape, dtype: str, device: str, on
         per_key = 2 * size * shape.kv_heads * shape.head_dim
         per_token += 2 * size * queries + 4 * shape.heads
         return one.tokens * per_token + one.keys * per_key
-    # The plain kernel repeats keys and values for every head and keeps the scores; eager attention has
-    # them in float32 and again in the dtype computed in, sdpa's plain kernel computes in float32 alone.
-    inner = 4 if settings.compute.attention == "sdpa" else size
+    # sdpa's plain kernel computes in float32 alone and has keys and values for every head; eager attention
+    # has scores in float32 and again in the dtype computed in.
+    plain = settings.compute.attention == "sdpa"
+    inner, heads = (4, shape.heads) if plain else (size, shape.kv_heads)
     score = 4 if inner == 4 else 4 + size
     return (
         one.tokens * (per_token + inner * queries)
-        + one.keys * 2 * inner * queries
+        + one.keys * 2 * inner * heads * shape.head_dim
         + one.scores * shape.heads * score
     )
 
@@ -293,13 +295,14 @@ def _evaluate(
     largest = {"cache": 0.0, "activations": 0.0, "logits": 0.0}
     for one in passes:
         positions = one.keys + one.rows * params.max_new_tokens
-        scores = (
-            0 if settings.compute.attention == "sdpa" and device == "cpu" else one.scores * shape.heads * 8
-        )
-        last = 2 * one.keys * shape.heads * shape.head_dim * size
+        scores, last = one.scores * shape.heads * 8, 2 * one.keys * shape.heads * shape.head_dim * size
+        if settings.compute.attention == "eager":
+            last = 0
+        elif device == "cpu":
+            scores = 0
         found: dict[str, float] = {
             "cache": positions * shape.layers * 2 * keys * size,
-            # Of one layer: the MLP's, or the scores and the keys and values repeated for every head.
+            # Of one layer: the MLP's, or the scores and (sdpa) keys and values repeated for every head.
             "activations": one.tokens * 2 * shape.hidden * size
             + max(one.tokens * 3 * shape.intermediate * size, scores + last),
             "logits": 3 * one.rows * shape.vocabulary * 4,
@@ -384,8 +387,7 @@ def _training_passes(rows: Any, params: FinetuneParams) -> Iterator[Pass]:
             batch = pad([examples[index] for index in indices])
             for part in [batch] if sharded else split_batch(batch, params.tokens_per_pass):
                 ids, labels = part["input_ids"], part["labels"]
-                whole = sharded or params.gradient_checkpointing
-                shared = 0 if whole else shared_prefix_length(ids, labels)
+                shared = shared_prefix_length(ids, labels)
                 labelled = int((labels != IGNORED).sum())
                 yield Pass(len(ids), shared, ids.shape[1] - shared, labelled)
 
