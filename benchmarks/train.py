@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import side
 
 STEPS = {"medtune": 50, "medtune_float32": 50, "plain_float32": 50, "trl": 8, "trl_best": 16, "notebook": 8}
-QUICK_STEPS = {"medtune": 8, "medtune_float32": 3, "plain_float32": 3, "trl": 3, "trl_best": 4, "notebook": 3}
+QUICK_STEPS = {"medtune": 8, "medtune_float32": 3, "plain_float32": 3, "trl": 2, "trl_best": 3, "notebook": 2}
 FLOP_PER_PARAMETER_AND_TOKEN = 4
 """Two in the forward pass, two for the gradient of a layer's input; frozen weights have none."""
 

@@ -77,9 +77,9 @@ def test_every_fault_in_turn(victim: Victim, tmp_path: Path) -> None:
     assert same
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_a_kill_at_a_random_moment(victim: Victim, number: int) -> None:
-    outcome = kill_round(victim, random.Random(number), number)
+def test_a_kill_at_a_random_moment(victim: Victim) -> None:
+    """One of those of `make faults`."""
+    outcome = kill_round(victim, random.Random(0), 0)
     assert outcome.survived, outcome
 
 
