@@ -37,7 +37,8 @@ def main() -> None:
         empty = Path(folder)
         output("git", "init", "--quiet", cwd=empty)
         output("dvc", "init", "--quiet", cwd=empty)
-        content = {"stages": {name: {"cmd": "true", "deps": ["dvc.yaml"]} for name in stages}}
+        (empty / "input").write_text("nothing")
+        content = {"stages": {name: {"cmd": "true", "deps": ["input"]} for name in stages}}
         (empty / "dvc.yaml").write_text(yaml.safe_dump(content))
         output("dvc", "repro", cwd=empty)
         ours, theirs = [], []
