@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.side import run_asked
-from medtune.answering import Answerer
-from medtune.base_model import base_folder, load_tokenizer
-from medtune.examples import Example, read_jsonl
-from medtune.params import EvaluateParams, ModelParams, PromptParams
+from medtune.answer.answerer import Answerer
+from medtune.core.examples import Example, read_jsonl
+from medtune.evaluate.params import EvaluateParams
+from medtune.model.base import base_folder, load_tokenizer
+from medtune.model.params import ModelParams, PromptParams
 
 TEST = Path("data/prepared/test.jsonl")
 

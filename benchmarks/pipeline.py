@@ -22,7 +22,7 @@ ROUNDS = 7
 LOAD_MODEL = """
 import time
 start = time.perf_counter()
-from medtune.answering import Answerer
+from medtune.answer.answerer import Answerer
 imported = time.perf_counter()
 Answerer.load(adapter=None)
 print(imported - start, time.perf_counter() - imported)
@@ -49,7 +49,7 @@ def main() -> None:
     start = median(seconds("medtune", "--help") for _ in range(ROUNDS))
     loads = [[float(f) for f in output(sys.executable, "-c", LOAD_MODEL).split()] for _ in range(3)]
     imports, loading = (median(figures) for figures in zip(*loads, strict=True))
-    modules = output(sys.executable, "-c", "import sys, medtune.cli; print(*sys.modules)").split()
+    modules = output(sys.executable, "-c", "import sys, medtune.commands.cli; print(*sys.modules)").split()
     side.print_table(
         ["command", "seconds", "ratio"],
         [

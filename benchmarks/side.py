@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medtune.outputs import resident_peak
+from medtune.core.outputs import resident_peak
 
 
 def measure(module: str, side: str, *arguments: int) -> dict[str, Any]:

@@ -23,16 +23,18 @@ from transformers import (
 )
 
 from benchmarks.side import run_asked
-from medtune.adapter import attach_lora
-from medtune.base_model import base_folder, load_model, load_tokenizer
-from medtune.batching import IGNORED, encode_examples
-from medtune.chat import ChatEncoder
-from medtune.checkpoints import Checkpoints
-from medtune.compute import frozen_dtype, set_up
-from medtune.examples import read_jsonl
-from medtune.loss import summed_loss
-from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
-from medtune.training import AnswerTrainer
+from medtune.core.examples import read_jsonl
+from medtune.model.adapter import attach_lora
+from medtune.model.base import base_folder, load_model, load_tokenizer
+from medtune.model.chat import ChatEncoder
+from medtune.model.params import ModelParams, PromptParams
+from medtune.run.device import frozen_dtype, set_up
+from medtune.run.params import ComputeParams
+from medtune.train.batching import IGNORED, encode_examples
+from medtune.train.checkpoints import Checkpoints
+from medtune.train.loss import summed_loss
+from medtune.train.params import FinetuneParams
+from medtune.train.trainer import AnswerTrainer
 
 TRAIN = Path("data/prepared/train.jsonl")
 LONG_PROMPT = (

@@ -14,18 +14,20 @@ import gc
 from functools import partial
 from pathlib import Path
 
-from medtune import processes
-from medtune.answer_batches import AnswerLog, AnswerText
-from medtune.answering import Answerer
-from medtune.compute import device_memory_peak, enough_memory
-from medtune.evaluation import Prediction, describe, detail, predict, select_indices, summarise
-from medtune.examples import Example, read_jsonl
-from medtune.launch import Launch, run_launched
-from medtune.model_files import locate
-from medtune.outputs import record_timing, write_json
-from medtune.params import ComputeParams, EvaluateParams, ModelParams, PromptParams
-from medtune.progress import kept_progress
-from medtune.provenance import describe_run
+from medtune.answer.answerer import Answerer
+from medtune.answer.batches import AnswerLog, AnswerText
+from medtune.core.examples import Example, read_jsonl
+from medtune.core.outputs import record_timing, write_json
+from medtune.evaluate.params import EvaluateParams
+from medtune.evaluate.summary import Prediction, describe, detail, predict, select_indices, summarise
+from medtune.model.files import locate
+from medtune.model.params import ModelParams, PromptParams
+from medtune.run import processes
+from medtune.run.device import device_memory_peak, enough_memory
+from medtune.run.launch import Launch, run_launched
+from medtune.run.params import ComputeParams
+from medtune.run.progress import kept_progress
+from medtune.run.record import describe_run
 
 TEST = Path("data/prepared/test.jsonl")
 ADAPTER = Path("models/adapter")

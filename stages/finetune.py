@@ -11,22 +11,24 @@ from pathlib import Path
 
 import torch
 
-from medtune import processes
-from medtune.adapter import attach_lora, copy_adapter
-from medtune.base_model import base_folder, load_model, load_tokenizer
-from medtune.batching import encode_examples
-from medtune.cards import model_card
-from medtune.chat import ChatEncoder
-from medtune.checkpoints import Checkpoints
-from medtune.compute import device_memory_peak, enough_memory, frozen_dtype, set_up
-from medtune.examples import read_jsonl
-from medtune.launch import Launch, run_launched
-from medtune.model_files import locate
-from medtune.outputs import record_timing, write_curve, write_json
-from medtune.params import ComputeParams, FinetuneParams, ModelParams, PromptParams
-from medtune.progress import kept_progress
-from medtune.provenance import describe_run
-from medtune.training import AnswerTrainer, train, training_metrics
+from medtune.core.examples import read_jsonl
+from medtune.core.outputs import record_timing, write_curve, write_json
+from medtune.evaluate.cards import model_card
+from medtune.model.adapter import attach_lora, copy_adapter
+from medtune.model.base import base_folder, load_model, load_tokenizer
+from medtune.model.chat import ChatEncoder
+from medtune.model.files import locate
+from medtune.model.params import ModelParams, PromptParams
+from medtune.run import processes
+from medtune.run.device import device_memory_peak, enough_memory, frozen_dtype, set_up
+from medtune.run.launch import Launch, run_launched
+from medtune.run.params import ComputeParams
+from medtune.run.progress import kept_progress
+from medtune.run.record import describe_run
+from medtune.train.batching import encode_examples
+from medtune.train.checkpoints import Checkpoints
+from medtune.train.params import FinetuneParams
+from medtune.train.trainer import AnswerTrainer, train, training_metrics
 
 TRAIN = Path("data/prepared/train.jsonl")
 VALIDATION = Path("data/prepared/validation.jsonl")

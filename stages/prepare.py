@@ -11,15 +11,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from medtune.cards import data_card
-from medtune.errors import MedtuneError
-from medtune.examples import write_jsonl
-from medtune.model_files import count_tokens, load_vocabulary, locate
-from medtune.outputs import record_timing, write_json
-from medtune.params import DataParams, ModelParams
-from medtune.sources import load_source
-from medtune.splits import overlaps, split_by_group
-from medtune.workspace import run_stage
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import write_jsonl
+from medtune.core.outputs import record_timing, write_json
+from medtune.data.params import DataParams
+from medtune.data.sources import load_source
+from medtune.data.splits import overlaps, split_by_group
+from medtune.evaluate.cards import data_card
+from medtune.model.files import count_tokens, load_vocabulary, locate
+from medtune.model.params import ModelParams
+from medtune.run.workspace import run_stage
 
 PREPARED = Path("data/prepared")
 

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from medtune.attention import implementation
-from medtune.examples import Example
-from medtune.params import FinetuneParams, read_yaml
+from medtune.core.examples import Example
+from medtune.core.yaml_file import read_yaml
+from medtune.model.attention import implementation
+from medtune.train.params import FinetuneParams
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -160,7 +161,7 @@ def example(**changes: object) -> Example:
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository at reduced sizes with one finished and committed run. Copy it; leave it as it is."""
-    from tests.pipeline import STAGES, commit, create_project, repro
+    from tests.project import STAGES, commit, create_project, repro
 
     folder = create_project(tmp_path_factory.mktemp("finished") / "medtune")
     assert repro(folder) == set(STAGES)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import edit_params
-from tests.pipeline import STAGES, commit, create_project, environment, repro, run
+from tests.project import STAGES, commit, create_project, environment, repro, run
 
 EDIT: dict[str, object] = {"data.seed": 8, "finetune.seed": 8}
 ADAPTER = "models/adapter/adapter_model.safetensors"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from medtune.hashing import files_sha256
-from tests.pipeline import create_project, run
+from medtune.core.hashing import files_sha256
+from tests.project import create_project, run
 
 TINY: dict[str, object] = {
     "data.source": "data/raw/questions.jsonl",

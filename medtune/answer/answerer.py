@@ -1,0 +1,119 @@
+"""A model that answers questions: the base model or, with an adapter, the tuned one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from medtune.answer.batches import AnswerLog, AnswerText, answer_in_batches
+from medtune.answer.choices import choice_log_likelihoods
+from medtune.answer.generation import generate_answers
+from medtune.core.examples import Example
+from medtune.evaluate.params import EvaluateParams
+from medtune.model.adapter import check_adapter, load_adapter
+from medtune.model.base import base_folder, load_model, load_tokenizer
+from medtune.model.chat import ChatEncoder
+from medtune.model.params import ModelParams, PromptParams
+from medtune.run.device import frozen_dtype, set_up
+from medtune.run.params import ComputeParams
+
+
+@dataclass(frozen=True)
+class _Question:
+    """An example's prompt and its choices, if it has any, with their token ids."""
+
+    prompt: list[int]
+    choices: list[tuple[str, list[int]]]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(len(ids) for _, ids in self.choices)
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Answers greedily, with the prompt of `params.yaml`; in float32, if not asked for otherwise."""
+
+    model: PreTrainedModel
+    encoder: ChatEncoder
+    params: EvaluateParams
+
+    @classmethod
+    def load(cls, adapter: Path | str | None = "models/adapter", *, quantized: bool = True) -> "Answerer":
+        """Load the base model and put the adapter of a folder on it (None: the base model as it is).
+
+        The base is quantised as `params.yaml` says; with `quantized=False` it is not, and is in the dtype
+        that it would be served in (bfloat16 where the device has it).
+        """
+        model_params, compute, params = (
+            ModelParams.load(),
+            ComputeParams.load(),
+            EvaluateParams.load(),
+        )
+        if adapter is not None:
+            check_adapter(Path(adapter), model_params, compute)
+        encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
+        device = set_up(compute, params.seed)
+        dtype = torch.float32
+        if not quantized:
+            compute, dtype = compute.model_copy(update={"quantization": None}), frozen_dtype("auto", device)
+        model: Any = load_model(model_params, compute, dtype, device)
+        if adapter is not None:
+            model = load_adapter(model, Path(adapter))
+            if dtype == torch.float32 and compute.quantization is None:
+                # Merged, the adapter costs nothing per token, and only the last bits change. Four bits or
+                # bfloat16 would round it to what the base can express.
+                model = model.merge_and_unload()
+        return cls(model, encoder, params)
+
+    def answer(
+        self, examples: Sequence[Example], progress: str | None = None, log: AnswerLog | None = None
+    ) -> list[AnswerText]:
+        """Answer examples in batches; `progress` names a progress bar, `log` keeps finished batches.
+
+        Of an example's choices the likeliest is picked (of equally likely ones the first); an example
+        without choices is answered freely.
+        """
+        questions = {index: self._encode(example) for index, example in enumerate(examples)}
+        free = {index: question for index, question in questions.items() if not question.choices}
+        closed = {index: question for index, question in questions.items() if question.choices}
+        in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, progress=progress, log=log)
+        answers = in_batches(free, self._generate) | in_batches(closed, self._choose)
+        return [answers[index] for index in range(len(examples))]
+
+    def ask(self, question: str, context: str | None = None) -> str:
+        """Answer one question."""
+        # Only what the prompt is made of matters here; an example cannot be without the rest.
+        example = Example(id="-", question=question, context=context or None, answer="-", kind="-", group="-")
+        return self.answer([example])[0].text
+
+    def _encode(self, example: Example) -> _Question:
+        choices = [(choice, self.encoder.encode_answer(choice)) for choice in example.choices or ()]
+        return _Question(self.encoder.encode_prompt(example), choices)
+
+    def _generate(self, questions: list[_Question]) -> list[AnswerText]:
+        answers = generate_answers(
+            self.model,
+            [question.prompt for question in questions],
+            end_id=self.encoder.end_id,
+            max_new_tokens=self.params.max_new_tokens,
+        )
+        return [
+            AnswerText(self.encoder.decode(answer.ids), len(answer.ids), answer.truncated)
+            for answer in answers
+        ]
+
+    def _choose(self, questions: list[_Question]) -> list[AnswerText]:
+        scores = choice_log_likelihoods(
+            self.model,
+            [question.prompt for question in questions],
+            [[ids for _, ids in question.choices] for question in questions],
+        )
+        answers = []
+        for question, likelihoods in zip(questions, scores, strict=True):
+            text, ids = question.choices[likelihoods.index(max(likelihoods))]
+            answers.append(AnswerText(text, len(ids) - 1, truncated=False, log_likelihoods=likelihoods))
+        return answers

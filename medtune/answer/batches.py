@@ -1,0 +1,105 @@
+"""Questions answered in batches: of similar length, shared by the processes, written down as they come.
+
+A killed evaluation goes on with the next batch. Batches stay whole: a half-answered one is asked again with
+the same examples, so that an answer never depends on where a run was killed.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from medtune.run import processes
+
+Q = TypeVar("Q", bound=Sized)
+"""A question, whose length is in tokens."""
+
+
+@dataclass(frozen=True)
+class AnswerText:
+    """An answer, the number of its tokens, and whether the length limit cut it off.
+
+    One that was picked from choices comes with the log-likelihood of each, in nats.
+    """
+
+    text: str
+    tokens: int
+    truncated: bool
+    log_likelihoods: list[float] | None = None
+
+
+class AnswerLog:
+    """Finished batches in an append-only JSONL file, by the indices of their examples.
+
+    One line a batch, with a digest of itself: a line that was cut off or damaged counts as not written.
+    `seconds` is the time that all batches took.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._batches: dict[tuple[int, ...], list[AnswerText]] = {}
+        self.seconds = 0.0
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            self._read(line)
+
+    def get(self, indices: Sequence[int]) -> list[AnswerText] | None:
+        """The answers of a batch, in the order of its indices, if it is finished."""
+        return self._batches.get(tuple(indices))
+
+    def add(self, indices: Sequence[int], answers: list[AnswerText], seconds: float) -> None:
+        """Write a finished batch down."""
+        rows = [asdict(answer) for answer in answers]
+        content = json.dumps({"indices": list(indices), "answers": rows, "seconds": seconds})
+        self.seconds += seconds
+        with self._path.open("a", encoding="utf-8") as file:
+            # The newline comes first, or this line would be glued to one that was cut off.
+            file.write(f"\n{_digest(content)} {content}")
+
+    def _read(self, line: str) -> None:
+        digest, _, content = line.partition(" ")
+        if digest == _digest(content):
+            batch = json.loads(content)
+            self._batches[tuple(batch["indices"])] = [AnswerText(**row) for row in batch["answers"]]
+            self.seconds += batch["seconds"]
+
+
+def answer_in_batches(
+    questions: Mapping[int, Q],
+    answer: Callable[[list[Q]], list[AnswerText]],
+    *,
+    batch_size: int,
+    progress: str | None = None,
+    log: AnswerLog | None = None,
+) -> dict[int, AnswerText]:
+    """Answer questions, given and returned by the indices of their examples.
+
+    Batches that the log has are not asked again. Several processes share the batches; all get all answers,
+    which are those that one process would give. `progress` names a progress bar.
+    """
+    order = sorted(questions, key=lambda index: len(questions[index]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    share = batches[processes.rank() :: processes.count()]
+    answers: dict[int, AnswerText] = {}
+    shown = progress is not None and bool(questions) and processes.is_main()
+    with tqdm(total=sum(map(len, share)), desc=progress, unit="example", disable=not shown) as bar:
+        for batch in share:
+            start_time = time.monotonic()
+            given = log.get(batch) if log else None
+            if given is None:
+                given = answer([questions[index] for index in batch])
+                if log:
+                    log.add(batch, given, time.monotonic() - start_time)
+            answers |= dict(zip(batch, given, strict=True))
+            bar.update(len(batch))
+    for others in processes.gather(answers):
+        answers |= others
+    return answers
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What `medtune` offers beside dvc."""

@@ -1,0 +1,95 @@
+"""What DVC leaves to its users about a remote: whether its bytes are right, and runs that others can reuse.
+
+`dvc push` looks at names only, remembers those it pushed, and takes the files of a folder for granted once
+the folder's list is there. So it mends neither an object that was damaged in the remote nor one that was
+lost. `medtune check-remote` reads every object back and hashes it.
+
+`dvc push --run-cache` sends the list of runs, but not the metrics of a run: they stand in git and are not
+pushed. So no stage that has metrics could be reused elsewhere. `medtune push-runs` sends those too.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dvc.repo import Repo
+from dvc_data.hashfile.db import HashFileDB
+from dvc_data.hashfile.hash import file_md5
+from dvc_data.hashfile.tree import Tree
+
+from medtune.core.errors import MedtuneError
+
+
+@dataclass(frozen=True)
+class RemoteObject:
+    """A file's content, or a folder's list of files, as a remote holds it."""
+
+    path: str
+    hash: str
+    state: str
+    """whole, missing or damaged"""
+
+
+def check_remote(name: str | None = None) -> list[RemoteObject]:
+    """Read every object that the outputs of the repository in the current folder name."""
+    with _remote(name) as (repo, odb):
+        return list(_objects(repo, odb))
+
+
+def mend_remote(name: str | None = None) -> None:
+    """Write anew what is damaged or missing in a remote, as far as this machine's cache has it whole."""
+    with _remote(name) as (repo, odb):
+        cache = repo.cache.local
+        for found in list(_objects(repo, odb)):
+            path, content = found.path, found.hash
+            if found.state == "whole" or _object(cache, path, content).state != "whole":
+                continue
+            if found.state == "damaged":
+                odb.fs.remove(odb.oid_to_path(content))
+            odb.add(cache.oid_to_path(content), cache.fs, content, check_exists=False)
+
+
+def push_runs(name: str | None = None) -> int:
+    """Push what every stage made of any inputs so far; returns the number of runs.
+
+    Elsewhere, `dvc pull --run-cache` and `dvc repro --pull` then fetch a result instead of making it.
+    """
+    with _remote(name) as (repo, _):
+        runs = repo.stage_cache.push(name)
+        for objects in repo.stage_cache.get_used_objs(runs).values():
+            repo.cloud.push(objects, remote=name)
+        return len(runs)
+
+
+@contextmanager
+def _remote(name: str | None) -> Iterator[tuple[Any, HashFileDB]]:
+    try:
+        with Repo() as repo:
+            yield repo, repo.cloud.get_remote_odb(name)
+    except Exception as error:
+        # Every kind of storage has a library, and exceptions, of its own.
+        raise MedtuneError(f"remote {name or '(default)'}: {error}") from None
+
+
+def _objects(repo: Any, odb: HashFileDB) -> Iterator[RemoteObject]:
+    for out in repo.index.outs:
+        if not out.use_cache or not out.hash_info:
+            continue
+        top = _object(odb, str(out), out.hash_info.value)
+        yield top
+        if out.hash_info.isdir:
+            # A list that is lost in the remote may still be here, and its files there.
+            for source in (odb, repo.cache.local):
+                if _object(source, top.path, top.hash).state == "whole":
+                    for key, _, entry in Tree.load(source, out.hash_info):
+                        yield _object(odb, "/".join([str(out), *key]), entry.value)
+                    break
+
+
+def _object(odb: HashFileDB, path: str, name: str) -> RemoteObject:
+    try:
+        digest = file_md5(odb.oid_to_path(name), odb.fs)
+    except FileNotFoundError:
+        return RemoteObject(path, name, "missing")
+    return RemoteObject(path, name, "whole" if digest == name.removesuffix(".dir") else "damaged")

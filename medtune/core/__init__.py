@@ -1,0 +1,1 @@
+"""What everything else stands on: parameters, errors, hashes, files. No torch."""

@@ -1,0 +1,111 @@
+"""One question and its answer, and the JSONL files that hold them.
+
+A line of `data/prepared/train.jsonl`:
+
+    {"id": "HP:0001166/definition", "question": "What is arachnodactyly?", "answer": "Abnormally ...",
+     "kind": "definition", "group": "HP:0001166"}
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from medtune.core.errors import MedtuneError, nearest
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Example(BaseModel):
+    """A question with its reference answer.
+
+    `kind` names the type of question (scores are reported per kind). Examples that state the same
+    fact carry the same `group` and never end in two splits. `context` is shown before the question,
+    `choices` after it; `system` replaces the system prompt of `params.yaml` for this example.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    id: Text
+    question: Text
+    answer: Text
+    kind: Text
+    group: Text
+    context: Text | None = None
+    choices: list[Text] | None = None
+    system: Text | None = None
+
+    @property
+    def user_text(self) -> str:
+        """What the user's turn says: the context, the question, the choices."""
+        choices = "\n".join(f"- {choice}" for choice in self.choices or [])
+        return "\n\n".join(part for part in (self.context, self.question, choices) if part)
+
+    @model_validator(mode="after")
+    def _answer_is_a_choice(self) -> "Example":
+        if self.choices is not None:
+            if self.answer not in self.choices:
+                raise ValueError(f"'answer' must be one of 'choices': {', '.join(self.choices)}")
+            if repeated := [choice for choice, times in Counter(self.choices).items() if times > 1]:
+                raise ValueError(f"'choices' has '{repeated[0]}' more than once")
+        return self
+
+
+def read_jsonl(path: Path) -> list[Example]:
+    """Read and check a JSONL file of examples. An error names the file, the line and the field."""
+    examples: list[Example] = []
+    lines: dict[str, int] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MedtuneError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedtuneError(f"{path}: not readable as UTF-8 text: {error}") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        example = _parse(line, where)
+        if example.id in lines:
+            raise MedtuneError(f"{where}: id '{example.id}' stands in line {lines[example.id]} too")
+        lines[example.id] = number
+        examples.append(example)
+    if not examples:
+        raise MedtuneError(f"{path}: holds no example; expected one JSON object a line")
+    return examples
+
+
+def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples one a line, fields in the order of `Example`, absent ones left out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for example in examples:
+            record = example.model_dump(exclude_none=True)
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _parse(line: str, where: str) -> Example:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise MedtuneError(f"{where}: not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise MedtuneError(f"{where}: expected a JSON object with {', '.join(Example.model_fields)}")
+    try:
+        return Example.model_validate(record)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "example"
+        if first["type"] == "extra_forbidden":
+            hint = nearest(field, list(Example.model_fields))
+            raise MedtuneError(f"{where}: unknown field '{field}'; {hint}") from None
+        raise MedtuneError(f"{where}: {field}: {first['msg']}") from None

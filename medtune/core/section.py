@@ -1,0 +1,82 @@
+"""`params.yaml`, typed: one class a section, each field with its accepted values.
+
+The class of a section lies beside the code that reads it (`medtune/train/params.py`), so that a change of one
+reruns no stage that never looks at it:
+
+    data = DataParams.load()
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from medtune.core.errors import MedtuneError, nearest
+from medtune.core.yaml_file import read_yaml
+
+PARAMS_FILE = Path("params.yaml")
+SECTIONS = ("data", "model", "prompt", "compute", "finetune", "answer", "evaluate")
+"""The sections of params.yaml, in its order."""
+
+
+class Strict(BaseModel):
+    """Parameters of which none may be unknown, and none is converted to another type.
+
+    The text below a field is its explanation, which stands above its key in params.yaml too.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Section(Strict):
+    """A top-level section of `params.yaml`."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def load(cls, path: Path = PARAMS_FILE) -> Self:
+        """Read and check this section of the file at `path`; the other sections are not looked at."""
+        return cls.of(read_yaml(path), path)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], path: Path = PARAMS_FILE) -> Self:
+        """Check this section of a file that was read already; `path` is only named in errors."""
+        for key in content:
+            if key not in SECTIONS:
+                raise MedtuneError(f"{path}: unknown section '{key}'; {nearest(str(key), list(SECTIONS))}")
+        if cls.name not in content:
+            raise MedtuneError(f"{path}: the section '{cls.name}' is missing")
+        try:
+            return cls.model_validate(content[cls.name])
+        except ValidationError as invalid:
+            # A misspelt key is missing too; how it is spelt is the better hint.
+            first = min(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
+            raise MedtuneError(f"{path}: {_explain(cls, content[cls.name], first)}") from None
+
+
+def _explain(section: type[Section], content: Any, error: ErrorDetails) -> str:
+    """One line for a validation error: the key, the value found, what is accepted."""
+    path, model = [section.name], section  # type: list[str], type[BaseModel]
+    for part in error["loc"]:
+        if isinstance(content, dict) and (part in content or error["type"] == "missing"):
+            content = content.get(part)
+            path.append(str(part))
+            if part in model.model_fields:
+                model = _model_in(model.model_fields[str(part)].annotation) or model
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {nearest(path[-1], list(model.model_fields))}"
+    if error["type"] == "missing":
+        return f"the key '{key}' is missing"
+    return f"{key} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model class that an annotation such as `LoraParams | None` or `dict[str, Kind]` holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

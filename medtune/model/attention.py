@@ -1,0 +1,113 @@
+"""Attention as transformers' layers call it, over batches whose rows begin alike.
+
+Such a batch runs through the model as one row: the prefix, then what each row goes on with. Every linear
+layer then reads its weights once for all tokens; only here are the rows told apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from medtune.core.errors import MedtuneError
+
+UNKNOWN = ("position_bias", "s_aux", "sliding_window", "softcap")
+"""What attention of other models than Llama may ask for; to go without would be wrong in silence."""
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """What lies in a batch that is one row: `length` tokens, then `rows` continuations of one width."""
+
+    length: int
+    rows: int
+
+
+def implementation(name: str) -> str:
+    """The name under which transformers knows `compute.attention` (eager, sdpa) with shared prefixes."""
+    return f"medtune_{name}"
+
+
+def causal_mask(width: int, past: int, like: Tensor) -> Tensor:
+    """What to add to scores of `width` tokens that follow `past`, of shape (1, 1, width, past + width)."""
+    seen = torch.ones(1, 1, width, past + width, dtype=torch.bool, device=like.device).tril(past)
+    return additive(seen, like.dtype)
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to scores: nothing where `seen` is true, else as much as hides a token."""
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
+def _eager(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Plain products of matrices; heads that share keys and values are rows of one product.
+
+    transformers' own repeats keys and values for every head. The query has the shape (batch, heads, tokens,
+    head size), the output (batch, tokens, heads, head size). Without a mask it is causal.
+    """
+    tokens = query.shape[2]
+    if mask is None:
+        mask = causal_mask(tokens, key.shape[2] - tokens, query)
+    grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    scores = (grouped @ key.transpose(2, 3)).unflatten(2, (-1, tokens)) * scaling + mask.unsqueeze(2)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).flatten(2, 3)
+    weights = nn.functional.dropout(weights, dropout, module.training)
+    return (weights @ value).unflatten(2, (-1, tokens)).flatten(1, 2).transpose(1, 2), None
+
+
+def _attend(
+    inner: Callable[..., tuple[Tensor, Any]],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    *,
+    shared: SharedPrefix | None = None,
+    **options: Any,
+) -> tuple[Tensor, Any]:
+    """Attention of a batch as it is or, if there is a prefix, of the prefix and of the rows after it.
+
+    With a prefix the mask is that of the rows, of shape (1 or rows, 1, width, length + width).
+    """
+    if unknown := [name for name in UNKNOWN if options.get(name) is not None]:
+        raise MedtuneError(f"model.source: its attention needs {unknown[0]}; accepted: Llama's architecture")
+    attend = partial(inner, module, **options)
+    if shared is None:
+        return attend(query, key, value, attention_mask)
+    length = shared.length
+
+    def rows(states: Tensor) -> Tensor:
+        return states[0, :, length:].unflatten(1, (shared.rows, -1)).transpose(0, 1)
+
+    def with_prefix(states: Tensor) -> Tensor:
+        prefix = states[:, :, :length].expand(shared.rows, -1, -1, -1)
+        return torch.cat([prefix, rows(states)], dim=2)
+
+    output, _ = attend(rows(query), with_prefix(key), with_prefix(value), attention_mask)
+    output = output.flatten(0, 1).unsqueeze(0)
+    if length:
+        first, _ = attend(query[:, :, :length], key[:, :, :length], value[:, :, :length], None)
+        output = torch.cat([first, output], dim=1)
+    return output, None
+
+
+_INNER: dict[str, Callable[..., tuple[Tensor, Any]]] = {"eager": _eager, "sdpa": sdpa_attention_forward}
+for _name, _inner in _INNER.items():
+    AttentionInterface.register(implementation(_name), partial(_attend, _inner))
+    AttentionMaskInterface.register(implementation(_name), ALL_MASK_ATTENTION_FUNCTIONS[_name])

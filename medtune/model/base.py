@@ -1,0 +1,155 @@
+"""Loading the base model and its tokenizer.
+
+A GGUF is dequantised once (about 20 s) into a folder of safetensors outside the repository, named after
+its sha256; afterwards it loads in a fraction of a second. `MEDTUNE_CACHE` moves that folder.
+"""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock
+from peft.import_utils import is_bnb_4bit_available, is_bnb_available
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.import_utils import is_bitsandbytes_available
+from transformers.utils.logging import disable_progress_bar
+
+from medtune.core.cache import cache_folder
+from medtune.core.errors import MedtuneError
+from medtune.model.attention import implementation
+from medtune.model.files import ModelFiles, locate
+from medtune.model.params import ModelParams
+from medtune.run.params import ComputeParams
+
+# A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
+disable_progress_bar()
+
+
+def base_folder(model: ModelParams) -> Path:
+    """The folder to load the base model from, with `from_pretrained`; a GGUF is converted first."""
+    files = locate(model)
+    return _dequantised(files) if files.is_gguf else files.path
+
+
+def load_model(
+    model: ModelParams, compute: ComputeParams, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """The base model in `dtype` on `device`, ready for inference.
+
+    Quantised weights are computed with in `dtype` too; each is restored to it where it is used. They are
+    quantised from the dtype of the file, so that training and evaluation have the same ones.
+    """
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        base_folder(model),
+        dtype="auto" if compute.quantization else dtype,
+        attn_implementation=implementation(compute.attention),
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        **_quantisation(compute, dtype, device),
+    )
+    if compute.quantization is not None:
+        _keep_as_quantised(loaded)
+        _compute_in(loaded, dtype)
+    # A model may ship generation settings (a repetition penalty): greedy is to mean greedy.
+    loaded.generation_config = GenerationConfig()
+    return loaded if compute.quantization else loaded.to(device)  # type: ignore[arg-type]
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, with its chat template, of a model or adapter folder."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Options that load linear layers in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+    if compute.quantization is None:
+        return {}
+    _let_bitsandbytes_in()
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MedtuneError(
+            f"params.yaml: compute.quantization is '{compute.quantization}', but bitsandbytes is not "
+            "installed; run: pip install --constraint constraints.txt --editable '.[quantized]'"
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=compute.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        # FSDP can only shard floats.
+        bnb_4bit_quant_storage=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _let_bitsandbytes_in() -> None:
+    """Take back what `medtune` did at its start, and what others have concluded from it."""
+    if sys.modules.get("bitsandbytes", ...) is None:
+        del sys.modules["bitsandbytes"]
+        for known in (is_bitsandbytes_available, is_bnb_available, is_bnb_4bit_available):
+            known.cache_clear()
+
+
+def _keep_as_quantised(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes 0.50 from rewriting weights in use.
+
+    On a processor with AVX512-BF16 it would repack each layer at the first pass without gradients (a
+    validation), rounding its scales to bfloat16, for a kernel that passes no gradient on: training would go
+    on from there, on other weights and with wrong gradients.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Bring what is not quantised to `dtype`, and have what is restored to it."""
+    for parameter in model.parameters():
+        if (state := getattr(parameter, "quant_state", None)) is not None:
+            state.dtype = dtype
+        else:
+            parameter.data = parameter.data.to(dtype)
+
+
+def _dequantised(files: ModelFiles) -> Path:
+    """Convert a GGUF unless that was done; the version of the converter is part of the name."""
+    folder = cache_folder() / f"{files.sha256}-transformers-{transformers.__version__}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            print(f"dequantising {files.path.name} (once) into {folder}", file=sys.stderr)
+            # Written aside and renamed: a killed conversion never leaves half a model under this name.
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                _convert(files.path, partial)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _convert(source: Path, target: Path) -> None:
+    folder, name = source.parent, source.name
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    model.save_pretrained(target)

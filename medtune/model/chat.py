@@ -1,0 +1,129 @@
+"""From an example to token ids: the model's chat template around contents that stay plain text.
+
+`apply_chat_template` would turn `<|im_end|>` inside a question into the real control token, with which
+a data row could end its turn and forge another. So the template is rendered once, with placeholders, and
+cut at them. The fragments are encoded with special tokens, the contents (in braces) without:
+
+    <|im_start|>system
+    {system}<|im_end|>
+    <|im_start|>user
+    {question}<|im_end|>
+    <|im_start|>assistant
+    {answer}<|im_end|>
+
+The template alone decides about a BOS token; none is added. The answer's end is the special token that
+follows it (`<|im_end|>`, `<|eot_id|>`): the model is trained to write it, and generation stops there.
+What the template writes after that token (a newline, in SmolLM2's) belongs to no turn and is left out.
+
+A template may ask for the day (Llama 3.2's does, and writes it into every prompt): it gets `prompt.date`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import Example
+from medtune.model.params import PromptParams
+
+_SYSTEM, _USER, _ANSWER = "\ue000s\ue000", "\ue000u\ue000", "\ue000a\ue000"
+
+_PINNED_DAY = (
+    "{% macro strftime_now(format) %}{% if pinned_day is none %}"
+    "{{ raise_exception('it asks for the day: set prompt.date in params.yaml, or tokens change daily') }}"
+    "{% endif %}{{ pinned_day }}{% endmacro %}\n"
+)
+"""Goes before a template, where it hides transformers' `strftime_now`; of this line nothing is rendered."""
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """Token ids of prompt, answer and end token; the answer begins at `prompt_length`."""
+
+    input_ids: list[int]
+    prompt_length: int
+
+
+class ChatEncoder:
+    """Encodes examples for one tokenizer and prompt; `end_id` is the token that ends an answer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: PromptParams) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._with_system = self._fragments([_SYSTEM, _USER])
+        self._without_system = self._fragments([_USER])
+        self.end_id = self._find_end()
+
+    def encode_prompt(self, example: Example) -> list[int]:
+        """Everything before the answer."""
+        system = (example.system or self._prompt.system).strip()
+        contents = [system, example.user_text] if system else [example.user_text]
+        fragments = self._with_system if system else self._without_system
+        ids = list(fragments[0])
+        for content, fragment in zip(contents, fragments[1:], strict=True):
+            ids += self._content(content) + fragment
+        return ids
+
+    def encode(self, example: Example) -> EncodedExample:
+        """Prompt, answer and end token."""
+        prompt = self.encode_prompt(example)
+        return EncodedExample(prompt + self.encode_answer(example.answer), len(prompt))
+
+    def encode_answer(self, text: str) -> list[int]:
+        """An answer and its end token."""
+        return [*self._content(text), self.end_id]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of generated ids, without special tokens."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _fragments(self, placeholders: list[str]) -> list[list[int]]:
+        """Token ids of the template before, between and after the placeholders, up to the answer."""
+        text = self._render(placeholders, add_generation_prompt=True)
+        fragments = []
+        for placeholder in placeholders:
+            before, found, text = text.partition(placeholder)
+            if not found:
+                raise MedtuneError("the model's chat template does not write the messages in order")
+            fragments.append(before)
+        return [self._template_ids(fragment) for fragment in [*fragments, text]]
+
+    def _find_end(self) -> int:
+        placeholders = [_SYSTEM, _USER]
+        prompt = self._render(placeholders, add_generation_prompt=True)
+        conversation = self._render([*placeholders, _ANSWER], add_generation_prompt=False)
+        before, _, after = conversation.partition(_ANSWER)
+        if before != prompt:
+            raise MedtuneError("the model's chat template opens an answer in two ways; not supported")
+        ids = self._template_ids(after)
+        if not ids or ids[0] not in self._tokenizer.all_special_ids:
+            raise MedtuneError("the model's chat template ends an answer without a special token")
+        return ids[0]
+
+    def _render(self, contents: list[str], *, add_generation_prompt: bool) -> str:
+        roles = ["system", "user", "assistant"] if _SYSTEM in contents else ["user", "assistant"]
+        messages = [
+            {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
+        ]
+        extra: dict[str, Any] = {} if self._prompt.date is None else {"date_string": self._prompt.date}
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=_PINNED_DAY + self._tokenizer.get_chat_template(),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                pinned_day=self._prompt.date,
+                **extra,
+            )
+        except (ValueError, TemplateError) as error:
+            raise MedtuneError(f"the model's chat template cannot be used: {error}") from None
+        return str(text)
+
+    def _template_ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False).input_ids
+
+    def _content(self, text: str) -> list[int]:
+        """Token ids of a content; `<|im_end|>` in it becomes the pieces of that text."""
+        return self._tokenizer(text.strip(), add_special_tokens=False, split_special_tokens=True).input_ids

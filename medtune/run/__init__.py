@@ -1,0 +1,1 @@
+"""How a stage runs: its processes, its progress, its record."""

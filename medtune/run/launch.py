@@ -1,0 +1,207 @@
+"""Starting a stage in several processes, as a file of `configs/accelerate/` says.
+
+    finetune.launch: ddp      ->  configs/accelerate/ddp.yaml  ->  accelerate launch -m stages.finetune
+
+The stage starts itself: what DVC runs is the same command for one process and for a hundred, and a commit
+holds the number of processes as it holds any other thing that decides the result. What differs from one
+machine to the next (addresses, ranks) comes from the environment:
+
+    MEDTUNE_ON_EACH_MACHINE   a command that runs its arguments once on each machine: srun --ntasks-per-node=1
+    MEDTUNE_MACHINE_RANK      the number of a machine, from 0 (default: SLURM_NODEID), set by that command
+    MEDTUNE_MAIN_ADDRESS      host:port of machine 0 (default: the host where DVC runs, port 29500)
+"""
+
+import ctypes
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.core.errors import MedtuneError, nearest, run
+from medtune.core.yaml_file import read_yaml
+from medtune.run.workspace import only_here
+
+CONFIGS = Path("configs/accelerate")
+PORT = 29500
+PATIENCE = 5.0
+"""Seconds for which a failing process lets the main process speak first."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many processes a file of `configs/accelerate/` asks for, on how many machines.
+
+    `settings` is all that may decide the result.
+    """
+
+    path: Path
+    processes: int
+    machines: int
+    settings: dict[str, Any]
+
+    @classmethod
+    def load(cls, name: str, key: str) -> "Launch":
+        """Read the file that the parameter `key` names."""
+        path = CONFIGS / f"{name}.yaml"
+        if not path.is_file():
+            names = sorted(known.stem for known in CONFIGS.glob("*.yaml"))
+            raise MedtuneError(f"params.yaml: {key} is '{name}'; {nearest(name, names)}")
+        content = read_yaml(path)
+        for field in ("num_processes", "num_machines"):
+            value = content.get(field)
+            if not isinstance(value, int) or value < 1:
+                raise MedtuneError(f"{path}: {field} is {value!r}; accepted: a whole number from 1")
+        if "mixed_precision" in content:
+            raise MedtuneError(f"{path}: mixed_precision is not accepted: finetune.precision decides")
+        processes, machines = content["num_processes"], content["num_machines"]
+        if processes % machines:
+            raise MedtuneError(f"{path}: {processes} processes cannot be shared among {machines} machines")
+        settings = {key: value for key, value in content.items() if key != "num_machines"}
+        return cls(path, processes, machines, settings)
+
+    def require_divides(self, batch_size: int, key: str) -> None:
+        """Refuse a batch that the processes cannot share evenly."""
+        if batch_size % self.processes:
+            raise MedtuneError(
+                f"params.yaml: {key} is {batch_size}, which the {self.processes} processes of {self.path} "
+                f"cannot share evenly; accepted: a multiple of {self.processes}"
+            )
+
+
+def run_launched(stage: str, main: Callable[[], None], choose: Callable[[], Launch]) -> None:
+    """Call a stage's entry point, or start the processes that do, if `choose` asks for more than one."""
+
+    def start() -> None:
+        if "LOCAL_RANK" in os.environ:
+            _end_with_parent()
+            with _one_voice():
+                if os.environ["RANK"] != "0":
+                    main()
+                    return
+                with only_here(stage):
+                    main()
+        elif (launch := choose()).processes > 1:
+            _start(launch, [_main_module(), *sys.argv[1:]])
+        else:
+            with only_here(stage):
+                main()
+
+    run(start)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Let one process speak for all: the one that knows what is wrong, if possible the main one.
+
+    The launcher ends all as soon as one has ended, so whoever has less to say waits for that.
+    """
+    is_main = os.environ["RANK"] == "0"
+    with ExitStack() as stack:
+        if not is_main:
+            stack.enter_context(redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+        try:
+            yield
+        except MedtuneError:
+            if not is_main:
+                time.sleep(PATIENCE)
+            raise
+        except RuntimeError as error:
+            # What gloo and NCCL raise when another process has left.
+            if "gloo" not in str(error) and not type(error).__name__.startswith("Dist"):
+                raise
+            time.sleep(2 * PATIENCE)
+            raise MedtuneError("another process of the stage has ended; what it said stands above") from None
+
+
+def _start(launch: Launch, command: list[str]) -> None:
+    if launch.machines == 1:
+        _start_here(launch, command)
+        return
+    on_each = os.environ.get("MEDTUNE_ON_EACH_MACHINE")
+    if not on_each:
+        raise MedtuneError(
+            f"{launch.path}: asks for {launch.machines} machines, but MEDTUNE_ON_EACH_MACHINE is not set: a "
+            "command that runs its arguments once on each machine, such as: srun --ntasks-per-node=1"
+        )
+    environment = {"MEDTUNE_MAIN_ADDRESS": f"{socket.gethostname()}:{PORT}"} | os.environ
+    started = [*shlex.split(on_each), sys.executable, "-m", "medtune.run.launch", launch.path.stem, *command]
+    try:
+        code = subprocess.run(started, env=environment).returncode
+    except OSError as error:
+        raise MedtuneError(f"MEDTUNE_ON_EACH_MACHINE is '{on_each}': {error}") from None
+    if code:
+        raise MedtuneError(f"a machine failed (exit code {code}); what it said stands above")
+
+
+def _start_here(launch: Launch, command: list[str]) -> None:
+    """Run `accelerate launch` for the processes of this machine, in this process."""
+    # Imported here: torch takes seconds to load, and a mistake in a parameter should not wait for it.
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    options = ["--config_file", str(launch.path)]
+    if launch.machines > 1:
+        rank = os.environ.get("MEDTUNE_MACHINE_RANK", os.environ.get("SLURM_NODEID"))
+        if rank is None:
+            raise MedtuneError("MEDTUNE_MACHINE_RANK is not set: the number of this machine, from 0")
+        address = os.environ.get("MEDTUNE_MAIN_ADDRESS", "")
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise MedtuneError(f"MEDTUNE_MAIN_ADDRESS is '{address}' on this machine; accepted: host:port")
+        options += ["--machine_rank", rank, "--main_process_ip", host, "--main_process_port", port]
+        options += ["--same_network"]
+    else:
+        # Any free port: two experiments may run side by side.
+        options += ["--main_process_port", "0"]
+    # A process that fails says why itself; the launcher's own report only repeats that it failed.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    arguments = launch_command_parser().parse_args([*options, "-m", *command])
+    try:
+        launch_command(arguments)
+    except ChildFailedError as failure:
+        _explain(failure.get_first_failure()[1].exitcode)
+    except SignalException as stopped:
+        sys.exit(128 + stopped.sigval)
+
+
+def _explain(code: int) -> None:
+    """Say why a process ended, unless it has done so itself; the others were then ended by the launcher."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise MedtuneError(f"a process was killed ({name}); run `dvc repro` again: it goes on where it was")
+    sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process with the launcher: torch gives it a session of its own, so that
+    killing the group of `dvc` would miss it. Linux only; elsewhere the lock of the stage holds."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _main_module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "a stage is run as a module: python -m stages.finetune"
+    return spec.name
+
+
+def main() -> None:
+    """On each machine: `python -m medtune.run.launch LAUNCH MODULE ARGUMENTS...`."""
+    name, *command = sys.argv[1:]
+    run(lambda: _start_here(Launch.load(name, "launch"), command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From questions to an adapter: the stage finetune."""

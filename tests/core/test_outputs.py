@@ -1,0 +1,36 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from medtune.core.outputs import TIMING_FILE, record_timing, write_curve, write_json
+
+
+def test_json_is_readable_and_complete_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    write_json(path, {"é": 0.1})
+    assert path.read_text(encoding="utf-8") == '{\n  "é": 0.1\n}\n'
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"é": 0.1}
+    assert [file.name for file in path.parent.iterdir()] == ["b.json"]
+
+
+def test_curves_hold_complete_entries_only(tmp_path: Path) -> None:
+    log = [{"step": 1, "loss": 2.5}, {"step": 1, "eval_loss": 3.0}, {"step": 2, "loss": 2.0}]
+    write_curve(tmp_path / "c.csv", log, ["step", "loss"])
+    assert (tmp_path / "c.csv").read_bytes() == b"step,loss\n1,2.5\n2,2.0\n"
+
+
+def test_each_stage_keeps_the_timing_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    record_timing("prepare", 2.04)
+    record_timing("finetune", 10.0, tokens=5000, device_memory=5 * 2**30)
+    record_timing("prepare", 3.0)
+    timing = json.loads(TIMING_FILE.read_text())
+    peak = timing["prepare"].pop("peak_memory_gib")
+    assert 0 < peak < 64
+    assert timing == {
+        "finetune": {"seconds": 10.0, "peak_memory_gib": 5.0, "tokens_per_second": 500.0},
+        "prepare": {"seconds": 3.0},
+    }

