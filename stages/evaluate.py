@@ -1,92 +1,88 @@
-"""Ask the selected test questions and score the answers.
+"""Score what the untuned model and the adapter said, and compare the two.
 
-    python -m stages.evaluate              the adapter: metrics/evaluation.json, evaluation_results.json
-    python -m stages.evaluate --baseline   the untuned model: metrics/baseline.json, baseline_results.json
+    python -m stages.evaluate
 
-Both ask the same questions with the same system prompt, in float32: of a question's choices the likeliest is
-picked, a question without choices is answered greedily. With a quantised base
-(compute.quantization) the adapter is asked on it, as it was trained, and then on the base as it is.
-Params: model, prompt, compute, evaluate.
+Reads data/prepared/test.jsonl and metrics/answers-{base,tuned}.json; writes the headline metrics
+(metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
+(metrics/evaluation_results.json, metrics/baseline_results.json), metrics/accuracy.csv for `dvc plots` and the
+adapter's card. Takes seconds and needs no torch. Params: evaluate.
 """
 
-import argparse
-import gc
-from functools import partial
+import time
 from pathlib import Path
 
-from medtune.answer.answerer import Answerer
-from medtune.answer.batches import AnswerLog, AnswerText
-from medtune.core.examples import Example, read_jsonl
-from medtune.core.outputs import record_timing, write_json
+from medtune.core import answers
+from medtune.core.examples import read_jsonl
+from medtune.core.outputs import read_json, record_timing, write_csv, write_json, write_text
+from medtune.evaluate.card import model_card
+from medtune.evaluate.pairing import paired
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.summary import Prediction, describe, detail, predict, select_indices, summarise
-from medtune.model.files import locate
-from medtune.model.params import ModelParams, PromptParams
-from medtune.run import processes
-from medtune.run.device import device_memory_peak, enough_memory
-from medtune.run.launch import Launch, run_launched
-from medtune.run.params import ComputeParams
-from medtune.run.progress import kept_progress
-from medtune.run.record import describe_run
+from medtune.evaluate.summary import accuracy_rows, describe, details, headline, judge, results, write_kinds
+from medtune.run.stage import Run, Stage, run_stage
 
 TEST = Path("data/prepared/test.jsonl")
-ADAPTER = Path("models/adapter")
-METRICS = Path("metrics")
+ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
+ADAPTER_CONFIG = Path("models/adapter/adapter_config.json")
+TRAINING = Path("metrics/training.json")
+TRAINING_DETAILS = Path("metrics/training_details.json")
+CARD = Path("models/adapter/README.md")
+HEADLINE = Path("metrics/evaluation.json")
+KINDS = Path("metrics/kinds")
+DETAILS = Path("metrics/details.json")
+ACCURACY = Path("metrics/accuracy.csv")
+RESULTS = Path("metrics/evaluation_results.json")
+BASE_RESULTS = Path("metrics/baseline_results.json")
+
+STAGE = Stage(
+    name="evaluate",
+    module="evaluate",
+    sections=(EvaluateParams,),
+    inputs=(
+        TEST,
+        ATTRIBUTION,
+        ADAPTER_CONFIG,
+        TRAINING,
+        TRAINING_DETAILS,
+        answers.BASE,
+        answers.TUNED,
+    ),
+    outputs=(HEADLINE, KINDS, DETAILS, ACCURACY, RESULTS, BASE_RESULTS, CARD),
+)
 
 
-@enough_memory("lower evaluate.batch_size or evaluate.max_new_tokens, or set compute.quantization to nf4")
-def main(stage: str) -> None:
-    params = EvaluateParams.load()
+def main(run: Run) -> None:
+    start = time.monotonic()
+    params = run.params(EvaluateParams)
+    base_answers, tuned_answers = answers.read_answers(answers.BASE), answers.read_answers(answers.TUNED)
     examples = read_jsonl(TEST)
-    indices = select_indices(examples, params)
+    indices = paired(examples, TEST, base_answers, tuned_answers)
+
     selected = [examples[index] for index in indices]
-
-    adapter = ADAPTER if stage == "evaluation" else None
-    answerer = Answerer.load(adapter)
-    device = answerer.model.device
-    model_params, compute = ModelParams.load(), ComputeParams.load()
-    identity = describe_run(
-        locate(model_params),
-        [TEST, *(sorted(ADAPTER.iterdir()) if adapter else [])],
-        [model_params, PromptParams.load(), compute, params],
-        device,
-        answerer.model.dtype,
+    base = judge(selected, base_answers.given, params)
+    tuned = judge(selected, tuned_answers.given, params)
+    unquantized = judge(selected, tuned_answers.unquantized, params) if tuned_answers.unquantized else None
+    figures = headline(base, tuned, params)
+    by_kind = details(base, tuned, unquantized, params)
+    card = model_card(
+        tuned_answers.record,
+        read_json(ADAPTER_CONFIG),
+        read_json(TRAINING) | read_json(TRAINING_DETAILS),
+        figures,
+        ATTRIBUTION.read_text(encoding="utf-8"),
     )
-    with processes.entered_by_main(kept_progress(stage, identity)) as progress:
-        log = AnswerLog(progress / f"answers-{processes.rank()}.jsonl")
-        answers = answerer.answer(selected, progress=stage, log=log)
-        predictions = scored(selected, answers, params)
-        unquantized = None
-        if adapter and compute.quantization and params.unquantized:
-            # Two models at once may be one too many for the device; quantised weights refer to themselves.
-            del answerer
-            gc.collect()
-            other = Answerer.load(adapter, quantized=False)
-            other_log = AnswerLog(progress / f"unquantized-{processes.rank()}.jsonl")
-            others = other.answer(selected, progress="unquantized", log=other_log)
-            unquantized = scored(selected, others, params)
-        if processes.is_main():
-            summary = summarise(predictions, params, unquantized)
-            print(describe(summary))
-            write_json(METRICS / f"{stage}.json", summary)
-            write_json(METRICS / f"{stage}_results.json", detail(predictions, indices, unquantized))
-            tokens = sum(answer.tokens for answer in answers)
-            record_timing(stage, log.seconds, tokens, device_memory_peak(device))
 
-
-def scored(examples: list[Example], answers: list[AnswerText], params: EvaluateParams) -> list[Prediction]:
-    return [
-        predict(example, answer.text, answer.truncated, params, answer.log_likelihoods)
-        for example, answer in zip(examples, answers, strict=True)
-    ]
-
-
-def launch() -> Launch:
-    return Launch.load(EvaluateParams.load().launch, "evaluate.launch")
+    run.confirm()
+    write_json(HEADLINE, figures)
+    write_kinds(KINDS, by_kind)
+    write_json(DETAILS, by_kind)
+    write_csv(ACCURACY, ["kind", "model", "accuracy", "low", "high"], accuracy_rows(by_kind))
+    write_json(BASE_RESULTS, results(base, indices))
+    write_json(RESULTS, results(tuned, indices, unquantized))
+    write_text(CARD, card)
+    record_timing(STAGE.name, time.monotonic() - start)
+    print(describe(figures, by_kind))
+    print("compare with the last commit: dvc metrics diff; look: dvc plots show; ask: medtune ask QUESTION")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Score the adapter, or the untuned model.")
-    parser.add_argument("--baseline", action="store_true", help="score the untuned model")
-    stage = "baseline" if parser.parse_args().baseline else "evaluation"
-    run_launched(stage, partial(main, stage), launch)
+    run_stage(STAGE, main)

@@ -2,40 +2,58 @@
 
     python -m stages.finetune
 
-Reads data/prepared/{train,validation}.jsonl and ATTRIBUTION.md; writes models/adapter/, models/checkpoints/,
-metrics/training.json and metrics/curves/. Params: model, prompt, compute, finetune.
+Reads data/prepared/{train,validation}.jsonl; writes models/adapter/ (but for its card), models/checkpoints/,
+models/record.json, metrics/training.json, metrics/training_details.json and metrics/curves/, the curves while
+it trains. Params: model, prompt, compute, finetune.
 """
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from medtune.core.examples import read_jsonl
-from medtune.core.outputs import record_timing, write_curve, write_json
-from medtune.evaluate.cards import model_card
-from medtune.model.adapter import attach_lora, copy_adapter
-from medtune.model.base import base_folder, load_model, load_tokenizer
+from medtune.core.hashing import file_sha256
+from medtune.core.outputs import record_environment, record_timing, write_json
+from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, attach_lora, publish_adapter
+from medtune.model.base import base_folder, describe_base, load_model, load_tokenizer
 from medtune.model.chat import ChatEncoder
-from medtune.model.files import locate
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run import processes
-from medtune.run.device import device_memory_peak, enough_memory, frozen_dtype, set_up
-from medtune.run.launch import Launch, run_launched
+from medtune.run.device import describe_environment, device_memory_peak, enough_memory, frozen_dtype, set_up
+from medtune.run.launch import run_launched
 from medtune.run.params import ComputeParams
 from medtune.run.progress import kept_progress
-from medtune.run.record import describe_run
+from medtune.run.stage import Run, Stage
 from medtune.train.batching import encode_examples
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.params import FinetuneParams
-from medtune.train.trainer import AnswerTrainer, train, training_metrics
+from medtune.train.trainer import AnswerTrainer, train, training_details, training_metrics
 
 TRAIN = Path("data/prepared/train.jsonl")
 VALIDATION = Path("data/prepared/validation.jsonl")
-ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
 ADAPTER = Path("models/adapter")
 CHECKPOINTS = Path("models/checkpoints")
+RECORD = Path("models/record.json")
+METRICS = Path("metrics/training.json")
+DETAILS = Path("metrics/training_details.json")
 CURVES = Path("metrics/curves")
+
+STAGE = Stage(
+    name="finetune",
+    module="finetune",
+    sections=(ModelParams, PromptParams, ComputeParams, FinetuneParams),
+    inputs=(TRAIN, VALIDATION),
+    outputs=(
+        *(ADAPTER / name for name in ADAPTER_FILES),
+        CHECKPOINTS,
+        RECORD,
+        METRICS,
+        DETAILS,
+        CURVES / "training.csv",
+        CURVES / "validation.csv",
+    ),
+    launch="finetune",
+)
 KNOBS = (
     "lower finetune.tokens_per_pass or finetune.max_length, set finetune.gradient_checkpointing to true, "
     "or compute.quantization to nf4"
@@ -43,9 +61,9 @@ KNOBS = (
 
 
 @enough_memory(KNOBS)
-def main() -> None:
-    model_params, prompt = ModelParams.load(), PromptParams.load()
-    compute, params = ComputeParams.load(), FinetuneParams.load()
+def main(run: Run) -> None:
+    model_params, prompt = run.params(ModelParams), run.params(PromptParams)
+    compute, params = run.params(ComputeParams), run.params(FinetuneParams)
     device = set_up(compute, params.seed)
     dtype = frozen_dtype(params.precision, device)
 
@@ -59,43 +77,32 @@ def main() -> None:
     base = load_model(model_params, compute, dtype, home)
     model = attach_lora(base, params.lora, model_params)
 
-    provenance = describe_run(
-        locate(model_params),
-        [TRAIN, VALIDATION],
-        [model_params, prompt, compute, params],
-        device,
-        dtype,
-    )
-    identity = provenance | {"launch": launch().settings}
-    with processes.entered_by_main(kept_progress("finetune", identity)) as progress:
+    record = run.record() | {"base_model": describe_base(model_params)}
+    environment = describe_environment(device, dtype, quantised=compute.quantization is not None)
+    kept = kept_progress(STAGE.name, record | {"environment": environment}, STAGE.outputs)
+    with processes.entered_by_main(kept) as progress:
         checkpoints = Checkpoints(progress, params.keep_checkpoints)
-        result = train(
-            AnswerTrainer(model, tokenizer, training.rows, validation.rows, params, checkpoints, device)
+        trainer = AnswerTrainer(
+            model, tokenizer, training.rows, validation.rows, params, checkpoints, device, CURVES
         )
+        result = train(trainer)
         if not processes.is_main():
             return
 
-        for folder in (ADAPTER, CHECKPOINTS):
-            shutil.rmtree(folder, ignore_errors=True)
+        run.confirm()
         checkpoints.publish(result.steps, CHECKPOINTS)
-        copy_adapter(checkpoints.path(result.best_step), ADAPTER)
-        tokenizer.save_pretrained(ADAPTER)
-        metrics = training_metrics(result, model, training, validation)
-        write_json(ADAPTER / "provenance.json", provenance)
-        card = model_card(model_params, compute, params, metrics, ATTRIBUTION.read_text(encoding="utf-8"))
-        (ADAPTER / "README.md").write_text(card, encoding="utf-8")
-        write_json(Path("metrics/training.json"), metrics)
-        write_curve(CURVES / "training.csv", result.log, ["step", "loss", "learning_rate", "grad_norm"])
-        write_curve(CURVES / "validation.csv", result.log, ["step", "eval_loss"])
-    record_timing("finetune", result.seconds, result.tokens, device_memory_peak(device))
-
-
-def launch() -> Launch:
-    params = FinetuneParams.load()
-    chosen = Launch.load(params.launch, "finetune.launch")
-    chosen.require_divides(params.batch_size, "finetune.batch_size")
-    return chosen
+        publish_adapter(checkpoints.path(result.best_step), tokenizer, ADAPTER)
+        write_json(RECORD, record | {"adapter": file_sha256(ADAPTER / WEIGHTS)})
+        write_json(METRICS, training_metrics(result))
+        write_json(DETAILS, training_details(result, model, training, validation))
+    record_environment(STAGE.name, environment)
+    record_timing(STAGE.name, result.seconds, result.tokens, device_memory_peak(device))
+    print(
+        f"finetune: {result.steps} steps, the best validation loss {result.validation_loss:.4f} at step "
+        f"{result.best_step}, kept as {ADAPTER}/\n"
+        "while it trains and afterwards: dvc plots show; what went in: models/record.json"
+    )
 
 
 if __name__ == "__main__":
-    run_launched("finetune", main, launch)
+    run_launched(STAGE, main)

@@ -3,8 +3,7 @@
     python -m stages.prepare
 
 Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card) and ATTRIBUTION.md, and
-metrics/data.json.
-Params: data, model (its tokenizer counts the tokens).
+metrics/data.json. Params: data.
 """
 
 import time
@@ -13,22 +12,37 @@ from pathlib import Path
 
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import write_jsonl
-from medtune.core.outputs import record_timing, write_json
+from medtune.core.outputs import record_timing, write_json, write_text
+from medtune.data.card import data_card
 from medtune.data.params import DataParams
 from medtune.data.sources import load_source
 from medtune.data.splits import overlaps, split_by_group
-from medtune.evaluate.cards import data_card
-from medtune.model.files import count_tokens, load_vocabulary, locate
-from medtune.model.params import ModelParams
-from medtune.run.workspace import run_stage
+from medtune.run.stage import Run, Stage, run_stage
 
 PREPARED = Path("data/prepared")
+CARD = PREPARED / "README.md"
+ATTRIBUTION = PREPARED / "ATTRIBUTION.md"
+COUNTS = Path("metrics/data.json")
+
+STAGE = Stage(
+    name="prepare",
+    module="prepare",
+    sections=(DataParams,),
+    inputs=(Path("data/raw"),),
+    outputs=(
+        PREPARED / "train.jsonl",
+        PREPARED / "validation.jsonl",
+        PREPARED / "test.jsonl",
+        CARD,
+        ATTRIBUTION,
+        COUNTS,
+    ),
+)
 
 
-def main() -> None:
+def main(run: Run) -> None:
     start = time.monotonic()
-    params = DataParams.load()
-    vocabulary = load_vocabulary(locate(ModelParams.load()))
+    params = run.params(DataParams)
 
     source = load_source(params)
     splits = split_by_group(source.examples, params)
@@ -40,21 +54,17 @@ def main() -> None:
         split: dict(sorted(Counter(example.kind for example in examples).items()))
         for split, examples in splits.items()
     }
-    tokens = {
-        split: {
-            "questions": count_tokens(vocabulary, (example.user_text for example in examples)),
-            "answers": count_tokens(vocabulary, (example.answer for example in examples)),
-        }
-        for split, examples in splits.items()
-    }
 
+    run.confirm()
     for split, examples in splits.items():
         write_jsonl(PREPARED / f"{split}.jsonl", examples)
-    (PREPARED / "ATTRIBUTION.md").write_text(source.attribution + "\n", encoding="utf-8")
-    (PREPARED / "README.md").write_text(data_card(params, source.attribution, counts), encoding="utf-8")
-    write_json(Path("metrics/data.json"), {"examples": counts, "tokens": tokens, "overlaps": shared})
-    record_timing("prepare", time.monotonic() - start)
+    write_text(ATTRIBUTION, source.attribution + "\n")
+    write_text(CARD, data_card(params, source.attribution, counts))
+    write_json(COUNTS, {"examples": counts, "overlaps": shared})
+    record_timing(STAGE.name, time.monotonic() - start)
+    sizes = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items())
+    print(f"prepare: {sizes} questions in {PREPARED}/, described in {CARD}")
 
 
 if __name__ == "__main__":
-    run_stage("prepare", main)
+    run_stage(STAGE, main)

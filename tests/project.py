@@ -13,15 +13,17 @@ from tests.conftest import ROOT, edit_params
 REDUCED: dict[str, object] = {
     "data.kinds.organ_system.train": 64,
     "finetune.evaluate_every": 3,
-    "evaluate.examples_per_kind": 6,
-    "evaluate.max_new_tokens": 12,
+    "answer.examples_per_kind": 6,
+    "answer.max_new_tokens": 12,
 }
 for kind in ("organ_system", "medical_term", "definition"):
     REDUCED.setdefault(f"data.kinds.{kind}.train", 8)
     REDUCED[f"data.kinds.{kind}.validation"] = 5
     REDUCED[f"data.kinds.{kind}.test"] = 8
-STAGES = ["prepare", "finetune", "baseline", "evaluate"]
+STAGES = ["code", "prepare", "finetune", "answer-base", "answer-tuned", "evaluate"]
 """In an order in which they can run."""
+MADE = ("dvc.lock", "digests/", "metrics/", "models/record.json")
+"""What a run leaves in git, as prefixes."""
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -53,14 +55,14 @@ def commit(folder: Path, message: str) -> None:
 
 def repro(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> set[str]:
     """Run `dvc repro` and return the stages that ran."""
-    return set(re.findall(r"Running stage '(\w+)'", run("dvc", "repro", *options, cwd=folder, env=env)))
+    return set(re.findall(r"Running stage '([\w-]+)'", run("dvc", "repro", *options, cwd=folder, env=env)))
 
 
 def create_project(folder: Path, params: Mapping[str, object] | None = None) -> Path:
     """A repository with the files of this one, at reduced sizes, before its first run."""
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     for name in listed.splitlines():
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+        if (ROOT / name).is_file() and (not name.startswith(MADE) or name.endswith(".gitignore")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     run("git", "init", "--quiet", cwd=folder)

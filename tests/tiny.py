@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medtune.core.hashing import files_sha256
+from tests.conftest import CHATML, build_tiny_llama, build_tokenizer
 from tests.project import create_project, run
 
 TINY: dict[str, object] = {
@@ -19,7 +20,7 @@ TINY: dict[str, object] = {
     "finetune.evaluate_every": 6,
     "finetune.log_every": 1,
     "finetune.learning_rate": 0.01,
-    "evaluate.batch_size": 4,
+    "answer.batch_size": 4,
     "evaluate.set_kinds": [],
 }
 """20 steps, of which the last has one example only; four batches to evaluate."""
@@ -34,6 +35,13 @@ def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
         "model.sha256": files_sha256(folder.iterdir(), folder),
         "model.license": "mit",
     }
+
+
+def build_tiny_base(folder: Path) -> dict[str, object]:
+    """A Llama with random weights and a tokenizer of ChatML; return the parameters that name it."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = build_tokenizer(CHATML, special, "<|im_start|>", "<|im_end|>")
+    return save_base(build_tiny_llama(), tokenizer, folder)
 
 
 def create_tiny_project(folder: Path, base: Mapping[str, object], params: Mapping[str, object]) -> Path:

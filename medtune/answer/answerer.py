@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from medtune.answer.batches import AnswerLog, AnswerText, answer_in_batches
+from medtune.answer.batches import AnswerLog, answer_in_batches
 from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
+from medtune.answer.params import AnswerParams
+from medtune.core.answers import AnswerText
 from medtune.core.examples import Example
-from medtune.evaluate.params import EvaluateParams
-from medtune.model.adapter import check_adapter, load_adapter
+from medtune.model.adapter import check_adapter, check_record, load_adapter
 from medtune.model.base import base_folder, load_model, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
@@ -34,40 +35,62 @@ class _Question:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """The sections of params.yaml that decide what a model answers."""
+
+    model: ModelParams
+    prompt: PromptParams
+    compute: ComputeParams
+    answer: AnswerParams
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """As params.yaml in the current folder has them."""
+        return cls(ModelParams.load(), PromptParams.load(), ComputeParams.load(), AnswerParams.load())
+
+
+@dataclass(frozen=True)
 class Answerer:
-    """Answers greedily, with the prompt of `params.yaml`; in float32, if not asked for otherwise."""
+    """Answers greedily; in float32, if not asked for otherwise."""
 
     model: PreTrainedModel
     encoder: ChatEncoder
-    params: EvaluateParams
+    params: AnswerParams
 
     @classmethod
-    def load(cls, adapter: Path | str | None = "models/adapter", *, quantized: bool = True) -> "Answerer":
-        """Load the base model and put the adapter of a folder on it (None: the base model as it is).
-
-        The base is quantised as `params.yaml` says; with `quantized=False` it is not, and is in the dtype
-        that it would be served in (bfloat16 where the device has it).
+    def load(cls, adapter: Path | str | None = "models/adapter") -> "Answerer":
+        """The adapter of a folder on its base model (None: the base model as it is), with the prompt of
+        the params.yaml in the current folder.
         """
-        model_params, compute, params = (
-            ModelParams.load(),
-            ComputeParams.load(),
-            EvaluateParams.load(),
-        )
+        settings = Settings.load()
         if adapter is not None:
-            check_adapter(Path(adapter), model_params, compute)
-        encoder = ChatEncoder(load_tokenizer(base_folder(model_params)), PromptParams.load())
-        device = set_up(compute, params.seed)
+            check_adapter(Path(adapter), settings.model)
+            check_record(Path(adapter), settings.compute)
+        return cls.build(settings, adapter)
+
+    @classmethod
+    def build(cls, settings: Settings, adapter: Path | str | None, *, quantized: bool = True) -> "Answerer":
+        """As `load`, with settings of one's own.
+
+        The base is quantised as they say; with `quantized=False` it is not, and is in the dtype that it would
+        be served in (bfloat16 where the device has it).
+        """
+        compute = settings.compute
+        if adapter is not None:
+            check_adapter(Path(adapter), settings.model)
+        encoder = ChatEncoder(load_tokenizer(base_folder(settings.model)), settings.prompt)
+        device = set_up(compute, settings.answer.seed)
         dtype = torch.float32
         if not quantized:
             compute, dtype = compute.model_copy(update={"quantization": None}), frozen_dtype("auto", device)
-        model: Any = load_model(model_params, compute, dtype, device)
+        model: Any = load_model(settings.model, compute, dtype, device)
         if adapter is not None:
             model = load_adapter(model, Path(adapter))
             if dtype == torch.float32 and compute.quantization is None:
                 # Merged, the adapter costs nothing per token, and only the last bits change. Four bits or
                 # bfloat16 would round it to what the base can express.
                 model = model.merge_and_unload()
-        return cls(model, encoder, params)
+        return cls(model, encoder, settings.answer)
 
     def answer(
         self, examples: Sequence[Example], progress: str | None = None, log: AnswerLog | None = None
@@ -102,7 +125,9 @@ class Answerer:
             max_new_tokens=self.params.max_new_tokens,
         )
         return [
-            AnswerText(self.encoder.decode(answer.ids), len(answer.ids), answer.truncated)
+            AnswerText(
+                text=self.encoder.decode(answer.ids), tokens=len(answer.ids), truncated=answer.truncated
+            )
             for answer in answers
         ]
 
@@ -115,5 +140,7 @@ class Answerer:
         answers = []
         for question, likelihoods in zip(questions, scores, strict=True):
             text, ids = question.choices[likelihoods.index(max(likelihoods))]
-            answers.append(AnswerText(text, len(ids) - 1, truncated=False, log_likelihoods=likelihoods))
+            answers.append(
+                AnswerText(text=text, tokens=len(ids) - 1, truncated=False, log_likelihoods=likelihoods)
+            )
         return answers

@@ -8,29 +8,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from medtune.core.answers import AnswerText
 from medtune.run import processes
 
 Q = TypeVar("Q", bound=Sized)
 """A question, whose length is in tokens."""
-
-
-@dataclass(frozen=True)
-class AnswerText:
-    """An answer, the number of its tokens, and whether the length limit cut it off.
-
-    One that was picked from choices comes with the log-likelihood of each, in nats.
-    """
-
-    text: str
-    tokens: int
-    truncated: bool
-    log_likelihoods: list[float] | None = None
 
 
 class AnswerLog:
@@ -53,7 +40,7 @@ class AnswerLog:
 
     def add(self, indices: Sequence[int], answers: list[AnswerText], seconds: float) -> None:
         """Write a finished batch down."""
-        rows = [asdict(answer) for answer in answers]
+        rows = [answer.model_dump() for answer in answers]
         content = json.dumps({"indices": list(indices), "answers": rows, "seconds": seconds})
         self.seconds += seconds
         with self._path.open("a", encoding="utf-8") as file:

@@ -1,11 +1,14 @@
 """The one kind of error a user is meant to read."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended, by the shells' convention: 128 and the signal's number."""
 
 
 class MedtuneError(Exception):
@@ -22,9 +25,16 @@ def run(main: Callable[[], None]) -> None:
     """Call an entry point; bad input or a full disk become one line on standard error and exit code 1."""
     try:
         main()
+        sys.stdout.flush()
     except MedtuneError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is done is kept: the same command goes on from there", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read this (`| head`) has had enough; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise

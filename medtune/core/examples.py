@@ -7,8 +7,8 @@ A line of `data/prepared/train.jsonl`:
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,8 @@ from pydantic import (
 )
 
 from medtune.core.errors import MedtuneError, nearest
+from medtune.core.hashing import unit_hash
+from medtune.core.outputs import replacing
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -86,11 +88,18 @@ def read_jsonl(path: Path) -> list[Example]:
 
 def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
     """Write examples one a line, fields in the order of `Example`, absent ones left out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(path) as file:
         for example in examples:
             record = example.model_dump(exclude_none=True)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def drawn_indices(examples: Sequence[Example], seed: int, per_kind: int | None) -> list[int]:
+    """Indices of up to `per_kind` examples of each kind (None: all), drawn by `seed`, in ascending order."""
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for index in sorted(range(len(examples)), key=lambda index: unit_hash(seed, examples[index].id)):
+        kinds[examples[index].kind].append(index)
+    return sorted(index for drawn in kinds.values() for index in drawn[:per_kind])
 
 
 def _parse(line: str, where: str) -> Example:

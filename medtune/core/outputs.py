@@ -1,36 +1,66 @@
-"""Writing what a stage leaves: JSON metrics, curves, and wall-clock figures apart from both."""
+"""Writing what a stage leaves: JSON metrics, curves, and wall-clock figures apart from both.
+
+Every file is written aside and then takes the place of the old one: a killed process leaves the old file or
+the new one, and where DVC has linked a file to its cache (`cache.type` symlink or hardlink), the link is
+replaced and the cached object stays as it is.
+"""
 
 import csv
 import json
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 TIMING_FILE = Path("metrics/timing.json")
-"""No stage's output: `dvc.yaml` lists it among the metrics only, so dvc.lock never depends on a clock."""
+"""How long each stage took: no stage's output, so that dvc.lock never depends on a clock."""
+ENVIRONMENT_FILE = Path("metrics/environment.json")
+"""Where each stage ran: no stage's output, so that dvc.lock never depends on a machine."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A text file to write to, which takes the place of `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, in one step."""
+    with replacing(path) as file:
+        file.write(text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON, in one step: a killed process leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write indented JSON, in one step. A number that JSON cannot hold (NaN) is a ValueError."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table for `dvc plots`, in one step."""
+    with replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def write_curve(path: Path, log: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
     """Write those entries of a training log that have all `columns`, as CSV for `dvc plots`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(
-            [entry[column] for column in columns]
-            for entry in log
-            if all(column in entry for column in columns)
-        )
+    complete = [entry for entry in log if all(column in entry for column in columns)]
+    write_csv(path, columns, [[entry[column] for column in columns] for entry in complete])
 
 
 def record_timing(
@@ -41,15 +71,24 @@ def record_timing(
     `device_memory` are the bytes of tensors at their peak on a GPU; without it counts what this process
     had resident.
     """
-    try:
-        timing = json.loads(TIMING_FILE.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        timing = {}
     peak = resident_peak() if device_memory is None else device_memory
     figures = {"seconds": round(seconds, 1), "peak_memory_gib": round(peak / 2**30, 2)}
     if tokens is not None:
         figures["tokens_per_second"] = round(tokens / seconds, 1)
-    write_json(TIMING_FILE, dict(sorted((timing | {stage: figures}).items())))
+    _note(TIMING_FILE, stage, figures)
+
+
+def record_environment(stage: str, environment: Mapping[str, Any]) -> None:
+    """Note where a stage ran."""
+    _note(ENVIRONMENT_FILE, stage, environment)
+
+
+def _note(path: Path, stage: str, figures: Mapping[str, Any]) -> None:
+    try:
+        known = read_json(path)
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = {}
+    write_json(path, dict(sorted((known | {stage: figures}).items())))
 
 
 def resident_peak() -> int:

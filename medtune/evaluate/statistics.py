@@ -24,10 +24,23 @@ def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> t
 
 
 def bootstrap_interval(
-    values: Sequence[float], seed: int, confidence: float = CONFIDENCE, resamples: int = 2000
+    values: Sequence[float],
+    groups: Sequence[str],
+    seed: int,
+    confidence: float = CONFIDENCE,
+    resamples: int = 2000,
 ) -> tuple[float, float]:
-    """Percentile interval for a mean (Efron 1979, https://doi.org/10.1214/aos/1176344552), seeded."""
-    sample = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
-    low, high = np.quantile(sample[draws].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    """Percentile interval for a mean (Efron 1979, https://doi.org/10.1214/aos/1176344552), seeded.
+
+    Drawn are whole groups: questions about the same facts do not count as independent (Field and Welsh 2007,
+    https://doi.org/10.1111/j.1467-9868.2007.00593.x).
+    """
+    _, members = np.unique(np.asarray(groups), return_inverse=True)
+    sums, sizes = np.bincount(members, weights=np.asarray(values, dtype=np.float64)), np.bincount(members)
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for number in range(resamples):
+        drawn = generator.integers(len(sums), size=len(sums))
+        means[number] = sums[drawn].sum() / sizes[drawn].sum()
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

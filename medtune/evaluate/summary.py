@@ -1,128 +1,187 @@
-"""From predictions to metrics: which examples are asked, how their scores add up."""
+"""From answers to verdicts, and from verdicts to the figures of the metrics files."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from medtune.core.errors import MedtuneError
+from medtune.core.answers import AnswerText
+from medtune.core.errors import MedtuneError, nearest
 from medtune.core.examples import Example
-from medtune.core.hashing import unit_hash
+from medtune.core.outputs import write_json
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.scoring import Score, score
 from medtune.evaluate.statistics import bootstrap_interval, wilson_interval
 
+MODELS = ("base", "tuned")
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's answer to an example and its score; `truncated` if it ran into the length limit.
-
-    An answer picked from choices comes with the log-likelihood of each, in nats and their order.
-    """
+    """An answer to an example, and its score."""
 
     example: Example
-    text: str
-    truncated: bool
+    answer: AnswerText
     score: Score
-    log_likelihoods: list[float] | None = None
+
+    @property
+    def correct(self) -> bool:
+        """Whether it counts for the accuracy."""
+        return self.score.match_type == "exact"
 
 
-def select_indices(examples: Sequence[Example], params: EvaluateParams) -> list[int]:
-    """Indices of the examples to ask: up to `examples_per_kind` of each kind, drawn by `seed`."""
-    kinds: dict[str, list[int]] = defaultdict(list)
-    for index in sorted(range(len(examples)), key=lambda index: unit_hash(params.seed, examples[index].id)):
-        kinds[examples[index].kind].append(index)
+def judge(
+    examples: Sequence[Example], answers: Mapping[str, AnswerText], params: EvaluateParams
+) -> list[Prediction]:
+    """Score the answer to each example."""
+    kinds = sorted({example.kind for example in examples})
     if unknown := sorted(set(params.set_kinds) - set(kinds)):
-        accepted = ", ".join(sorted(kinds))
         raise MedtuneError(
-            f"params.yaml: evaluate.set_kinds has '{unknown[0]}'; kinds of the test split: {accepted}"
+            f"params.yaml: evaluate.set_kinds has '{unknown[0]}', a kind that was not asked; "
+            f"{nearest(unknown[0], kinds)}"
         )
-    return sorted(index for drawn in kinds.values() for index in drawn[: params.examples_per_kind])
+    return [_predict(example, answers[example.id], params) for example in examples]
 
 
-def predict(
-    example: Example,
-    text: str,
-    truncated: bool,
-    params: EvaluateParams,
-    log_likelihoods: list[float] | None = None,
-) -> Prediction:
-    """Score one answer against its example."""
-    is_set = example.kind in params.set_kinds
-    verdict = score(text, example.answer, is_set=is_set, partial_f1=params.partial_f1)
-    return Prediction(example, text, truncated, verdict, log_likelihoods)
+def headline(
+    base: Sequence[Prediction], tuned: Sequence[Prediction], params: EvaluateParams
+) -> dict[str, float]:
+    """The content of `metrics/evaluation.json`: the adapter, the untuned model, and what was gained.
 
-
-def summarise(
-    predictions: Sequence[Prediction],
-    params: EvaluateParams,
-    unquantized: Sequence[Prediction] | None = None,
-) -> dict[str, Any]:
-    """The content of `metrics/evaluation.json`: figures over all examples, and for each kind.
-
-    `unquantized` are the predictions for the same examples on the unquantised base: how far do they drift?
+    Shares of exact answers in [0, 1]; the gain is their difference on the same questions, with a 95% interval
+    by a paired bootstrap over groups of questions.
     """
-    kinds = sorted({prediction.example.kind for prediction in predictions})
-    summary = _figures(predictions, params.seed) | {
-        "kinds": {
-            kind: _figures([p for p in predictions if p.example.kind == kind], params.seed) for kind in kinds
-        }
+    gains = [float(one.correct) - float(other.correct) for one, other in zip(tuned, base, strict=True)]
+    low, high = bootstrap_interval(gains, [one.example.group for one in tuned], params.seed)
+    return {
+        "accuracy": _accuracy(tuned),
+        "base": _accuracy(base),
+        "gain": sum(gains) / len(gains),
+        "gain_low": low,
+        "gain_high": high,
+        "token_f1": sum(one.score.token_f1 for one in tuned) / len(tuned),
+    }
+
+
+def details(
+    base: Sequence[Prediction],
+    tuned: Sequence[Prediction],
+    unquantized: Sequence[Prediction] | None,
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """The content of `metrics/details.json`: figures with intervals, over all examples and for each kind.
+
+    `unquantized` are the predictions of the tuned model on the unquantised base: how far do they drift?
+    """
+    kinds = sorted({prediction.example.kind for prediction in tuned})
+    found: dict[str, Any] = {
+        "all": _both(base, tuned, params.seed),
+        "kinds": {kind: _both(_of_kind(base, kind), _of_kind(tuned, kind), params.seed) for kind in kinds},
     }
     if unquantized is not None:
-        pairs = zip(predictions, unquantized, strict=True)
-        same = sum(one.text == other.text for one, other in pairs) / len(predictions)
-        summary["unquantized"] = _figures(unquantized, params.seed) | {"same_answers": same}
-    return summary
+        pairs = zip(tuned, unquantized, strict=True)
+        same = sum(one.answer.text == other.answer.text for one, other in pairs) / len(tuned)
+        found["unquantized"] = _figures(unquantized, params.seed) | {"same_answers": same}
+    return found
 
 
-def detail(
+def results(
     predictions: Sequence[Prediction],
     indices: Sequence[int],
     unquantized: Sequence[Prediction] | None = None,
 ) -> dict[str, Any]:
     """The content of `metrics/evaluation_results.json`: every prediction beside its reference."""
     matches = Counter(prediction.score.match_type for prediction in predictions)
-    results = [
-        {
-            "id": prediction.example.id,
-            "kind": prediction.example.kind,
-            "question": prediction.example.question,
-            "ground_truth": prediction.example.answer,
-            "prediction": prediction.text,
-            "correct": prediction.score.match_type == "exact",
-            "match_type": prediction.score.match_type,
-            "token_f1": prediction.score.token_f1,
-            "truncated": prediction.truncated,
-        }
-        for prediction in predictions
-    ]
-    for row, prediction in zip(results, predictions, strict=True):
-        if prediction.log_likelihoods is not None:
-            choices = prediction.example.choices or []
-            row["log_likelihoods"] = dict(zip(choices, prediction.log_likelihoods, strict=True))
-    for row, other in zip(results, unquantized or (), strict=unquantized is not None):
-        row["unquantized"] = {"prediction": other.text, "truncated": other.truncated}
+    rows = [_row(prediction) for prediction in predictions]
+    for row, other in zip(rows, unquantized or (), strict=unquantized is not None):
+        row["unquantized"] = {"prediction": other.answer.text, "truncated": other.answer.truncated}
     return {
-        "accuracy": matches["exact"] / len(predictions),
+        "accuracy": _accuracy(predictions),
         "exact_matches": matches["exact"],
         "partial_matches": matches["partial"],
         "incorrect": matches["incorrect"],
         "selected_indices": list(indices),
-        "results": results,
+        "results": rows,
     }
 
 
-def describe(summary: Mapping[str, Any]) -> str:
-    """The figures of `summarise` for a person to read: a line a kind."""
-    rows = [*summary["kinds"].items(), ("all", summary)]
-    if "unquantized" in summary:
-        rows.append(("unquantized", summary["unquantized"]))
-    return "\n".join(
-        f"{kind:<14} exact {figures['exact_matches']:>4} of {figures['n']}"
-        f" ({figures['accuracy_low']:.0%} to {figures['accuracy_high']:.0%}),"
-        f" partial {figures['partial_matches']:>4}, token-F1 {figures['token_f1']:.2f}"
-        for kind, figures in rows
+def write_kinds(folder: Path, by_kind: Mapping[str, Any]) -> None:
+    """Write the adapter's accuracy of each kind into a file of its own: a row of `dvc metrics show`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for kind, figures in by_kind["kinds"].items():
+        # A kind may be called anything, "yes/no" too.
+        write_json(folder / f"{quote(kind, safe=' ')}.json", {"accuracy": figures["tuned"]["accuracy"]})
+
+
+def accuracy_rows(by_kind: Mapping[str, Any]) -> list[list[Any]]:
+    """Kind, model, accuracy and its interval, for the plot of both models by kind."""
+    return [
+        [kind, model, *(figures[model][name] for name in ("accuracy", "accuracy_low", "accuracy_high"))]
+        for kind, figures in by_kind["kinds"].items()
+        for model in MODELS
+    ]
+
+
+def describe(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> str:
+    """The figures of an evaluation for a person to read: a line a kind, then what was gained."""
+    return "\n".join(_described(figures, by_kind))
+
+
+def _described(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> Iterator[str]:
+    rows = {**by_kind["kinds"], "all": by_kind["all"]}
+    width = max(map(len, rows))
+    for kind, both in rows.items():
+        base, tuned = (both[model] for model in MODELS)
+        exact = f"exact {tuned['exact_matches']} of {tuned['n']} (base {base['exact_matches']})"
+        yield f"{kind:<{width}}  {exact}, token-F1 {tuned['token_f1']:.2f} (base {base['token_f1']:.2f})"
+    if "unquantized" in by_kind:
+        same = by_kind["unquantized"]["same_answers"]
+        yield f"on the unquantised base {same:.0%} of the answers are the same"
+    yield (
+        f"gain in accuracy {figures['gain']:+.1%}, 95% interval {figures['gain_low']:+.1%} to "
+        f"{figures['gain_high']:+.1%}"
     )
+
+
+def _predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Prediction:
+    is_set = example.kind in params.set_kinds
+    return Prediction(
+        example, answer, score(answer.text, example.answer, is_set=is_set, partial_f1=params.partial_f1)
+    )
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    example, answer = prediction.example, prediction.answer
+    row: dict[str, Any] = {
+        "id": example.id,
+        "kind": example.kind,
+        "group": example.group,
+        "question": example.question,
+        "ground_truth": example.answer,
+        "prediction": answer.text,
+        "correct": prediction.correct,
+        "match_type": prediction.score.match_type,
+        "token_f1": prediction.score.token_f1,
+        "truncated": answer.truncated,
+    }
+    if answer.log_likelihoods is not None:
+        row["log_likelihoods"] = dict(zip(example.choices or [], answer.log_likelihoods, strict=True))
+    return row
+
+
+def _of_kind(predictions: Sequence[Prediction], kind: str) -> list[Prediction]:
+    return [prediction for prediction in predictions if prediction.example.kind == kind]
+
+
+def _both(base: Sequence[Prediction], tuned: Sequence[Prediction], seed: int) -> dict[str, Any]:
+    return {model: _figures(one, seed) for model, one in zip(MODELS, (base, tuned), strict=True)}
+
+
+def _accuracy(predictions: Sequence[Prediction]) -> float:
+    return sum(prediction.correct for prediction in predictions) / len(predictions)
 
 
 def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
@@ -130,7 +189,7 @@ def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
     matches = Counter(prediction.score.match_type for prediction in predictions)
     accuracy_low, accuracy_high = wilson_interval(matches["exact"], n)
     f1 = [prediction.score.token_f1 for prediction in predictions]
-    f1_low, f1_high = bootstrap_interval(f1, seed)
+    f1_low, f1_high = bootstrap_interval(f1, [one.example.group for one in predictions], seed)
     return {
         "n": n,
         "accuracy": matches["exact"] / n,
@@ -142,5 +201,5 @@ def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
         "token_f1": sum(f1) / n,
         "token_f1_low": f1_low,
         "token_f1_high": f1_high,
-        "truncated": sum(prediction.truncated for prediction in predictions) / n,
+        "truncated": sum(prediction.answer.truncated for prediction in predictions) / n,
     }

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -11,9 +12,10 @@ from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medtune.core.errors import MedtuneError
+from medtune.core.hashing import file_sha256
 from medtune.model.params import LoraParams, ModelParams
 from medtune.run.params import ComputeParams
 
@@ -22,6 +24,10 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", F
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+ADAPTER_FILES = (WEIGHTS, CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""What an adapter's folder holds, beside the card."""
+RECORD = "record.json"
+"""What went into an adapter; it lies beside the adapter's folder."""
 
 
 def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> PeftModel:
@@ -94,11 +100,24 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def copy_adapter(source: Path, target: Path) -> None:
-    """Copy what `save_adapter` wrote into a folder, and nothing else that lies there."""
-    target.mkdir(parents=True)
-    for name in (WEIGHTS, CONFIG):
-        shutil.copyfile(source / name, target / name)
+def publish_adapter(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Make `folder` hold `ADAPTER_FILES`: what `save_adapter` wrote into a checkpoint, and the tokenizer.
+
+    Whatever else lies there, such as the card that `evaluate` writes, stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as temporary:
+        tokenizer.save_pretrained(temporary)
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(checkpoint / name, Path(temporary) / name)
+        made = {path.name for path in Path(temporary).iterdir()}
+        if made != set(ADAPTER_FILES):
+            raise MedtuneError(
+                f"model.source: its tokenizer and adapter are saved as {', '.join(sorted(made))}; accepted: "
+                f"{', '.join(ADAPTER_FILES)}"
+            )
+        for name in ADAPTER_FILES:
+            (Path(temporary) / name).replace(folder / name)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
@@ -106,11 +125,8 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
 
 
-def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> None:
-    """Refuse a folder that holds no adapter, or one that was trained on another base model.
-
-    A base in four bits is another model than the one it was made from.
-    """
+def check_adapter(folder: Path, model: ModelParams) -> None:
+    """Refuse a folder that holds no whole adapter, or one that was trained on another base model."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MedtuneError(
@@ -128,20 +144,24 @@ def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> N
         raise MedtuneError(
             f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"
         )
-    quantization = _trained_quantization(folder / "provenance.json", compute.quantization)
-    if quantization != compute.quantization:
+
+
+def check_record(folder: Path, compute: ComputeParams) -> None:
+    """Refuse an adapter whose record, beside it, names another quantisation than `compute`.
+
+    A base in four bits is another model than the one it was made from. An adapter from elsewhere brings no
+    record, or one of other weights, and is taken as it is.
+    """
+    path = folder.with_name(RECORD)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        weights, trained = record["adapter"], record["parameters"]["compute"]["quantization"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        raise MedtuneError(f"{path}: not a record that medtune wrote; run `dvc repro`") from None
+    if weights == file_sha256(folder / WEIGHTS) and trained != compute.quantization:
         raise MedtuneError(
-            f"{folder}: trained with compute.quantization '{quantization}', but in params.yaml it is "
+            f"{folder}: trained with compute.quantization '{trained}', but in params.yaml it is "
             f"'{compute.quantization}'"
         )
-
-
-def _trained_quantization(provenance: Path, unknown: str | None) -> str | None:
-    """What `provenance.json` says; `unknown` for an adapter that does not bring one."""
-    try:
-        content = json.loads(provenance.read_text(encoding="utf-8"))
-        return content["parameters"]["compute"].get("quantization")
-    except FileNotFoundError:
-        return unknown
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise MedtuneError(f"{provenance}: not a record that medtune wrote") from None

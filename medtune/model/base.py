@@ -1,12 +1,16 @@
 """Loading the base model and its tokenizer.
 
 A GGUF is dequantised once (about 20 s) into a folder of safetensors outside the repository, named after
-its sha256; afterwards it loads in a fraction of a second. `MEDTUNE_CACHE` moves that folder.
+its sha256 and the versions of what converts it; afterwards it loads in a fraction of a second. Each start
+compares the folder with the digest that it got when it was made. `MEDTUNE_CACHE` moves that folder.
 """
 
 import importlib.util
+import logging
 import shutil
 import sys
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +32,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from medtune.core.cache import cache_folder
 from medtune.core.errors import MedtuneError
+from medtune.core.hashing import files_sha256
+from medtune.core.outputs import read_json, write_json
 from medtune.model.attention import implementation
 from medtune.model.files import ModelFiles, locate
 from medtune.model.params import ModelParams
 from medtune.run.params import ComputeParams
+
+MANIFEST = "medtune.json"
+"""In a converted folder: the digest of the other files."""
 
 # A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
 disable_progress_bar()
@@ -41,6 +50,15 @@ def base_folder(model: ModelParams) -> Path:
     """The folder to load the base model from, with `from_pretrained`; a GGUF is converted first."""
     files = locate(model)
     return _dequantised(files) if files.is_gguf else files.path
+
+
+def describe_base(model: ModelParams) -> dict[str, Any]:
+    """Which base model it is, for a record: its files, and of a GGUF also what it was converted to."""
+    files = locate(model)
+    found: dict[str, Any] = {"source": model.source, "revision": model.revision, "sha256": files.sha256}
+    if files.is_gguf:
+        found["converted"] = {"sha256": _content_sha256(_dequantised(files))} | _converter()
+    return found
 
 
 def load_model(
@@ -81,7 +99,7 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MedtuneError(
             f"params.yaml: compute.quantization is '{compute.quantization}', but bitsandbytes is not "
-            "installed; run: pip install --constraint constraints.txt --editable '.[quantized]'"
+            "installed; run: pip install bitsandbytes"
         )
     config = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -95,7 +113,13 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
 
 
 def _let_bitsandbytes_in() -> None:
-    """Take back what `medtune` did at its start, and what others have concluded from it."""
+    """Take back what a stage does at its start (`keep_out`), and what others have concluded from it.
+
+    On a CPU bitsandbytes would have `kernels` fetch a faster kernel from a hub and run it, code that no
+    commit pins: to Python that package is not installed.
+    """
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
     if sys.modules.get("bitsandbytes", ...) is None:
         del sys.modules["bitsandbytes"]
         for known in (is_bitsandbytes_available, is_bnb_available, is_bnb_4bit_available):
@@ -126,10 +150,13 @@ def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def _dequantised(files: ModelFiles) -> Path:
-    """Convert a GGUF unless that was done; the version of the converter is part of the name."""
-    folder = cache_folder() / f"{files.sha256}-transformers-{transformers.__version__}"
+    """The folder with a GGUF's weights as safetensors, converted unless that was done, and checked."""
+    folder = cache_folder() / f"{files.sha256}-{'-'.join(f'{k}-{v}' for k, v in _converter().items())}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
+        if folder.exists() and not _is_whole(folder):
+            print(f"{folder}: not as it was converted; it is made anew", file=sys.stderr)
+            shutil.rmtree(folder)
         if not folder.exists():
             print(f"dequantising {files.path.name} (once) into {folder}", file=sys.stderr)
             # Written aside and renamed: a killed conversion never leaves half a model under this name.
@@ -137,10 +164,35 @@ def _dequantised(files: ModelFiles) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 _convert(files.path, partial)
+                write_json(partial / MANIFEST, {"sha256": _content_sha256(partial)})
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _converter() -> dict[str, str]:
+    """What turns a GGUF into weights, with versions: another one may round otherwise."""
+    return {"transformers": transformers.__version__, "gguf": version("gguf")}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file is the one that was converted: a folder of the right name may hold other weights."""
+    try:
+        return read_json(folder / MANIFEST)["sha256"] == _content_sha256(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _content_sha256(folder: Path) -> str:
+    files = [file for file in sorted(folder.iterdir()) if file.name != MANIFEST]
+    return _hashed(folder, tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _hashed(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """Of files with these names, sizes and times; a stage asks several times, and weights are large."""
+    return files_sha256([folder / name for name, _, _ in stamps], folder)
 
 
 def _convert(source: Path, target: Path) -> None:

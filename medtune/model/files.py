@@ -9,23 +9,20 @@ Three forms are accepted:
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import gguf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256, files_sha256, require_sha256
-from medtune.model.hub import SAFE_FILES, find_commit
+from medtune.model.hub import SAFE_FILES, find_commit, require_revision
 from medtune.model.params import ModelParams
 
 ACCEPTED = "package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder (./path or /path)"
 
 _PACKAGE = re.compile(r"package:(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)/(?P<file>[^/]+\.gguf)")
+_SHA256 = re.compile("[0-9a-f]{64}")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -65,30 +62,13 @@ def locate(model: ModelParams) -> ModelFiles:
     return files
 
 
-def load_vocabulary(files: ModelFiles) -> Tokenizer:
-    """The model's tokenizer for counting tokens: special tokens in a text count as the text they are."""
-    if not files.is_gguf:
-        stored = Tokenizer.from_file(str(files.path / "tokenizer.json"))
-        stored.no_truncation()
-        stored.encode_special_tokens = True
-        return stored
-    fields = gguf.GGUFReader(files.path).fields
-    if (kind := fields["tokenizer.ggml.model"].contents()) != "gpt2":
-        raise MedtuneError(
-            f"{files.path.name}: its tokenizer is of type '{kind}'; accepted: gpt2 (byte-level BPE)"
-        )
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    merges = fields["tokenizer.ggml.merges"].contents()
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def count_tokens(vocabulary: Tokenizer, texts: Iterable[str]) -> int:
-    """How many tokens the texts have, without any that a template or the tokenizer adds."""
-    return sum(len(vocabulary.encode(text, add_special_tokens=False).ids) for text in texts)
+def check_files(model: ModelParams) -> None:
+    """Refuse what `locate` would refuse, as far as one can tell without fetching anything."""
+    is_hub_id = _HUB_ID.fullmatch(model.source) is not None
+    if not is_hub_id:
+        locate(model)
+    elif model.revision is None:
+        require_revision(model)
 
 
 def _package_file(source: str) -> Path:
@@ -135,4 +115,12 @@ def _folder(path: Path, what: str) -> ModelFiles:
 @cache
 def _digest(path: Path, stamps: frozenset[tuple[str, int, int]]) -> str:
     """Of the files with these names, sizes and times; a stage asks several times, and weights are large."""
+    for name, _, _ in stamps:
+        # The hub's cache holds large files under the sha256 that the hub stated for them.
+        stated = (path / name).resolve().name
+        if (path / name).is_symlink() and _SHA256.fullmatch(stated) and file_sha256(path / name) != stated:
+            raise MedtuneError(
+                f"{path / name}: not the file that the hub stated: it was damaged or replaced; delete it and "
+                "run this again"
+            )
     return files_sha256([path / name for name, _, _ in stamps], path)

@@ -62,17 +62,22 @@ UNREACHABLE = (
 )
 
 
-def find_commit(model: ModelParams, check: Callable[[Path], T]) -> T:
-    """What `check` makes of the folder with the pinned commit's files, in the hub's own cache.
-
-    It refuses a folder that lacks a file. If the cache lacks none, nothing is requested.
-    """
+def require_revision(model: ModelParams) -> None:
+    """Refuse a hub id that no commit pins."""
     if model.revision is None:
         raise MedtuneError(
             f"params.yaml: model.source is the hub id '{model.source}', so model.revision must be "
             "the full commit hash (40 hex digits); a branch or tag can change "
             "(a folder is written ./models/base)"
         )
+
+
+def find_commit(model: ModelParams, check: Callable[[Path], T]) -> T:
+    """What `check` makes of the folder with the pinned commit's files, in the hub's own cache.
+
+    It refuses a folder that lacks a file. If the cache lacks none, nothing is requested.
+    """
+    require_revision(model)
     cached = None
     try:
         with suppress(LocalEntryNotFoundError):

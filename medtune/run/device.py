@@ -1,8 +1,15 @@
-"""Device, threads, precision and determinism: what `compute` in `params.yaml` decides."""
+"""Where a stage computes: device, threads, precision and determinism, as `compute` in `params.yaml` decides.
+
+The rest is found here: `metrics/environment.json` tells it, beside the clock and like it no output of any
+stage. What is the same in two runs decides that they give the same bytes; what differs may explain why not.
+"""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
 
 import torch
 from transformers import set_seed
@@ -10,6 +17,9 @@ from transformers import set_seed
 from medtune.core.errors import MedtuneError
 from medtune.run import processes
 from medtune.run.params import ComputeParams
+
+PACKAGES = ("accelerate", "datasets", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
+"""Those whose versions the environment names."""
 
 
 def set_up(compute: ComputeParams, seed: int) -> torch.device:
@@ -31,19 +41,25 @@ def set_up(compute: ComputeParams, seed: int) -> torch.device:
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
     set_seed(seed)
+    device = choose_device(compute)
+    processes.connect(device)
+    return device
+
+
+def choose_device(compute: ComputeParams) -> torch.device:
+    """The device of this process that `compute.device` names."""
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise MedtuneError(
             "params.yaml: compute.device is 'cuda', but no CUDA device is there; accepted: auto, cpu"
         )
-    use_cuda = compute.device == "cuda" or (compute.device == "auto" and torch.cuda.is_available())
-    if use_cuda and processes.local_rank() >= torch.cuda.device_count():
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if processes.local_rank() >= torch.cuda.device_count():
         raise MedtuneError(
             f"process {processes.local_rank()} of this machine has no CUDA device: there are "
             f"{torch.cuda.device_count()}; lower num_processes in the launch's file of configs/accelerate"
         )
-    device = torch.device("cuda", processes.local_rank()) if use_cuda else torch.device("cpu")
-    processes.connect(device)
-    return device
+    return torch.device("cuda", processes.local_rank())
 
 
 def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -97,3 +113,40 @@ def has_native_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     features = torch.cpu.get_capabilities()
     return any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def describe_environment(device: torch.device, dtype: torch.dtype, *, quantised: bool) -> dict[str, Any]:
+    """Processor, versions, device and threads, as JSON values; `dtype` is that of the frozen base."""
+    packages = [*PACKAGES, *(["bitsandbytes"] if quantised else [])]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "machine": platform.machine(),
+        "processor_features": processor_features(),
+        "instruction_set": {
+            "pytorch": torch.backends.cpu.get_cpu_capability(),
+            "onednn_at_most": os.environ.get("ONEDNN_MAX_CPU_ISA", "any"),
+            "mkl_branch": os.environ.get("MKL_CBWR", "any"),
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "threads": torch.get_num_threads(),
+        "attention_kernels": attention_kernels(),
+        "base_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def attention_kernels() -> list[str]:
+    """The kernels that `compute.attention: sdpa` may use on CUDA."""
+    enabled = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+        "memory_efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+    }
+    return sorted(name for name, value in enabled.items() if value)
+
+
+def processor_features() -> list[str]:
+    """Instruction sets of this processor: they choose kernels, and so the last bits of a result."""
+    return sorted(name for name, value in torch.cpu.get_capabilities().items() if value is True)

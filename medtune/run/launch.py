@@ -28,9 +28,10 @@ from typing import Any
 
 from medtune.core.errors import MedtuneError, nearest, run
 from medtune.core.yaml_file import read_yaml
-from medtune.run.workspace import only_here
+from medtune.run.stage import LAUNCH_FILES, Run, Stage, only_here, run_whole
 
-CONFIGS = Path("configs/accelerate")
+STARTED_WITH = "MEDTUNE_STARTED_WITH"
+"""The environment variable in which a stage tells its processes what it has read: they must read the same."""
 PORT = 29500
 PATIENCE = 5.0
 """Seconds for which a failing process lets the main process speak first."""
@@ -53,9 +54,9 @@ class Launch:
     @classmethod
     def load(cls, name: str, key: str) -> "Launch":
         """Read the file that the parameter `key` names."""
-        path = CONFIGS / f"{name}.yaml"
+        path = LAUNCH_FILES / f"{name}.yaml"
         if not path.is_file():
-            names = sorted(known.stem for known in CONFIGS.glob("*.yaml"))
+            names = sorted(known.stem for known in LAUNCH_FILES.glob("*.yaml"))
             raise MedtuneError(f"params.yaml: {key} is '{name}'; {nearest(name, names)}")
         content = read_yaml(path)
         for field in ("num_processes", "num_machines"):
@@ -79,25 +80,47 @@ class Launch:
             )
 
 
-def run_launched(stage: str, main: Callable[[], None], choose: Callable[[], Launch]) -> None:
-    """Call a stage's entry point, or start the processes that do, if `choose` asks for more than one."""
+def run_launched(stage: Stage, main: Callable[[Run], None]) -> None:
+    """Call a stage's entry point, or start the processes that do, if its launch file asks for more than one.
+
+    Bad input becomes one line and exit code 1.
+    """
 
     def start() -> None:
+        begun = Run.begin(stage)
         if "LOCAL_RANK" in os.environ:
-            _end_with_parent()
-            with _one_voice():
-                if os.environ["RANK"] != "0":
-                    main()
-                    return
-                with only_here(stage):
-                    main()
-        elif (launch := choose()).processes > 1:
-            _start(launch, [_main_module(), *sys.argv[1:]])
+            _join(begun, main)
+        elif (launch := chosen_launch(begun)).processes > 1:
+            os.environ[STARTED_WITH] = begun.started_with
+            _start(launch, [f"stages.{stage.module}", *sys.argv[1:]])
         else:
-            with only_here(stage):
-                main()
+            with only_here(stage.name):
+                run_whole(begun, main)
 
     run(start)
+
+
+def chosen_launch(begun: Run) -> Launch:
+    """The launch file that the parameters of a stage name."""
+    section = begun.stage.launch
+    assert section is not None, "the stage is one process"
+    launch = Launch.load(begun.content[section]["launch"], f"{section}.launch")
+    if section == "finetune":
+        launch.require_divides(begun.content[section]["batch_size"], f"{section}.batch_size")
+    return launch
+
+
+def _join(begun: Run, main: Callable[[Run], None]) -> None:
+    """Call a stage's entry point in one of the processes of its launch."""
+    _end_with_parent()
+    with _one_voice():
+        if os.environ.get(STARTED_WITH) != begun.started_with:
+            raise MedtuneError(f"{begun.stage.name}: what it reads changed while its processes started")
+        if os.environ["RANK"] != "0":
+            main(begun)
+            return
+        with only_here(begun.stage.name):
+            run_whole(begun, main)
 
 
 @contextmanager
@@ -189,12 +212,6 @@ def _end_with_parent() -> None:
     killing the group of `dvc` would miss it. Linux only; elsewhere the lock of the stage holds."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _main_module() -> str:
-    spec = sys.modules["__main__"].__spec__
-    assert spec is not None, "a stage is run as a module: python -m stages.finetune"
-    return spec.name
 
 
 def main() -> None:

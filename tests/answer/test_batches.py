@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medtune.answer.batches import AnswerLog, AnswerText, answer_in_batches
+from medtune.answer.batches import AnswerLog, answer_in_batches
+from medtune.core.answers import AnswerText
 
 QUESTIONS = {index: "?" * (1 + index % 4) + str(index) for index in (1, 2, 3, 5, 8, 9, 10, 12, 14, 20)}
 
@@ -21,7 +22,15 @@ class Answerer:
             raise KeyboardInterrupt
         self.asked.append(len(questions))
         company = len(questions)
-        return [AnswerText(f"{q} of {company}", len(q), False, [-0.1 * len(q), -1e-300]) for q in questions]
+        return [
+            AnswerText(
+                text=f"{question} of {company}",
+                tokens=len(question),
+                truncated=False,
+                log_likelihoods=[-0.1 * len(question), -1e-300],
+            )
+            for question in questions
+        ]
 
 
 def test_questions_of_similar_length_are_asked_together() -> None:
@@ -54,7 +63,9 @@ def test_an_interrupted_run_asks_only_what_is_missing_and_answers_the_same(tmp_p
 def test_a_changed_line_is_asked_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     log = AnswerLog(path)
-    seven, eight, nine = (AnswerText(text, 1, False) for text in ("seven", "eight", "nine"))
+    seven, eight, nine = (
+        AnswerText(text=text, tokens=1, truncated=False) for text in ("seven", "eight", "nine")
+    )
     log.add([4, 1], [seven, eight], 1.5)
     log.add([2], [nine], 0.5)
     again = AnswerLog(path)

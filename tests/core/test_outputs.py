@@ -1,9 +1,10 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from medtune.core.outputs import TIMING_FILE, record_timing, write_curve, write_json
+from medtune.core.outputs import TIMING_FILE, record_timing, replacing, write_curve, write_json
 
 
 def test_json_is_readable_and_complete_or_absent(tmp_path: Path) -> None:
@@ -34,3 +35,34 @@ def test_each_stage_keeps_the_timing_of_the_others(tmp_path: Path, monkeypatch: 
         "finetune": {"seconds": 10.0, "peak_memory_gib": 5.0, "tokens_per_second": 500.0},
         "prepare": {"seconds": 3.0},
     }
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symlink", "hardlink"])
+def test_a_file_that_dvc_has_linked_to_its_cache_is_replaced_and_the_cache_stays(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    cached, path = tmp_path / "cache" / "object", tmp_path / "metrics.json"
+    cached.parent.mkdir()
+    cached.write_text("as cached")
+    cached.chmod(0o444)
+    link(path, cached)
+    write_json(path, {"new": True})
+    assert cached.read_text() == "as cached"
+    assert not path.is_symlink()
+    assert json.loads(path.read_text()) == {"new": True}
+
+
+def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"accuracy": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

@@ -35,8 +35,20 @@ def test_bootstrap_is_seeded_and_close_to_the_normal_interval() -> None:
     values = [(i * 37 % 101) / 100 for i in range(400)]
     mean = sum(values) / len(values)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-    low, high = bootstrap_interval(values, seed=1)
-    assert (low, high) == bootstrap_interval(values, seed=1)
+    groups = [str(i) for i in range(400)]
+    low, high = bootstrap_interval(values, groups, seed=1)
+    assert (low, high) == bootstrap_interval(values, groups, seed=1)
+    assert (low, high) != bootstrap_interval(values, groups, seed=2)
     margin = 1.96 * deviation / math.sqrt(len(values))
     assert low == pytest.approx(mean - margin, abs=0.004)
     assert high == pytest.approx(mean + margin, abs=0.004)
+
+
+def test_questions_of_one_group_do_not_count_as_independent() -> None:
+    values = [(i * 37 % 101) / 100 for i in range(100)]
+    groups = [str(i) for i in range(100)]
+    alone = bootstrap_interval(values, groups, seed=1)
+    # Each asked four times over tells no more about the rest.
+    assert bootstrap_interval(values * 4, groups * 4, seed=1) == pytest.approx(alone)
+    apart = bootstrap_interval(values * 4, [str(i) for i in range(400)], seed=1)
+    assert apart[1] - apart[0] == pytest.approx((alone[1] - alone[0]) / 2, rel=0.15)

@@ -1,66 +1,85 @@
+import json
+from pathlib import Path
+
 import pytest
 
+from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.summary import detail, predict, select_indices, summarise
+from medtune.evaluate.summary import (
+    Prediction,
+    accuracy_rows,
+    describe,
+    details,
+    headline,
+    judge,
+    results,
+    write_kinds,
+)
 from tests.conftest import example
 
-PARAMS = EvaluateParams(
-    launch="single",
-    seed=1,
-    examples_per_kind=2,
-    batch_size=4,
-    max_new_tokens=8,
-    partial_f1=0.5,
-    set_kinds=["organ_system"],
-    unquantized=True,
-)
+PARAMS = EvaluateParams(seed=1, partial_f1=0.5, set_kinds=["organ_system"])
 EXAMPLES = [
-    example(id=f"{kind}{i}", kind=kind, answer="eye; ear")
-    for i in range(5)
+    example(id=f"{kind}{i}", kind=kind, answer="eye; ear", group=f"group {i // 2}")
+    for i in range(4)
     for kind in ("organ_system", "definition")
 ]
+MATCHES = ("exact_matches", "partial_matches", "incorrect")
 
 
-def test_selection_takes_so_many_of_each_kind_and_is_seeded() -> None:
-    indices = select_indices(EXAMPLES, PARAMS)
-    assert indices == sorted(indices) == select_indices(EXAMPLES, PARAMS)
-    assert [EXAMPLES[i].kind for i in indices].count("definition") == 2
-    assert len(indices) == 4
-    assert len({tuple(select_indices(EXAMPLES, PARAMS.model_copy(update={"seed": s}))) for s in range(9)}) > 1
-    everything = PARAMS.model_copy(update={"examples_per_kind": None})
-    assert select_indices(EXAMPLES, everything) == list(range(10))
+def judged(*texts: str) -> list[Prediction]:
+    """Predictions of these texts for the first examples; one that ends in dots was cut off."""
+    answers = {
+        one.id: AnswerText(text=text, tokens=1, truncated=text.endswith("..."))
+        for one, text in zip(EXAMPLES, texts, strict=False)
+    }
+    return judge(EXAMPLES[: len(texts)], answers, PARAMS)
+
+
+BASE = judged("no", "no", "ear", "eye; ear")
+TUNED = judged("ear; eye", "ear; eye...", "ear", "eye; ear")
 
 
 def test_an_unknown_set_kind_is_refused() -> None:
-    with pytest.raises(MedtuneError, match=r"evaluate.set_kinds has 'organs'; kinds of the test split: def"):
-        select_indices(EXAMPLES, PARAMS.model_copy(update={"set_kinds": ["organs"]}))
+    params = PARAMS.model_copy(update={"set_kinds": ["organ_systems"]})
+    with pytest.raises(MedtuneError, match=r"evaluate.set_kinds has 'organ_systems', .* 'organ_system'\?"):
+        judge(EXAMPLES, {}, params)
 
 
 def test_figures_add_up_overall_and_per_kind() -> None:
-    predictions = [
-        predict(EXAMPLES[0], "ear; eye", False, PARAMS),
-        predict(EXAMPLES[2], "ear", False, PARAMS),
-        predict(EXAMPLES[1], "ear; eye", True, PARAMS),
-        predict(EXAMPLES[3], "no", True, PARAMS),
-    ]
-    summary = summarise(predictions, PARAMS)
-    matches = ("exact_matches", "partial_matches", "incorrect")
-    assert [summary[name] for name in matches] == [1, 2, 1]
-    assert (summary["n"], summary["accuracy"], summary["truncated"]) == (4, 0.25, 0.5)
-    assert summary["accuracy_low"] < 0.25 < summary["accuracy_high"]
-    systems = summary["kinds"]["organ_system"]
-    assert [systems[name] for name in matches] == [1, 1, 0]
+    found = details(BASE, TUNED, None, PARAMS)
+    every = found["all"]["tuned"]
+    assert [every[name] for name in MATCHES] == [2, 2, 0]
+    assert (every["n"], every["accuracy"], every["truncated"]) == (4, 0.5, 0.25)
+    assert every["accuracy_low"] < 0.5 < every["accuracy_high"]
+    systems = found["kinds"]["organ_system"]["tuned"]
+    assert [systems[name] for name in MATCHES] == [1, 1, 0]
     assert systems["token_f1"] == pytest.approx((1 + 2 / 3) / 2)
-    assert set(systems) == set(summary) - {"kinds"}
-    assert list(summary["kinds"]) == ["definition", "organ_system"]
+    assert list(found["kinds"]) == ["definition", "organ_system"]
+    assert [found["kinds"]["organ_system"]["base"][name] for name in MATCHES] == [0, 1, 1]
 
-    results = detail(predictions, [0, 2, 1, 3])
-    assert results["selected_indices"] == [0, 2, 1, 3]
-    assert [results[name] for name in matches] == [1, 2, 1]
-    assert results["results"][1] == {
+
+def test_the_headline_is_the_adapter_the_base_and_what_was_gained() -> None:
+    figures = headline(BASE, TUNED, PARAMS)
+    assert list(figures) == ["accuracy", "base", "gain", "gain_low", "gain_high", "token_f1"]
+    assert (figures["accuracy"], figures["base"], figures["gain"]) == (0.5, 0.25, 0.25)
+    assert figures["gain_low"] <= 0.25 <= figures["gain_high"]
+
+
+def test_equal_answers_gain_nothing_for_sure() -> None:
+    figures = headline(TUNED, TUNED, PARAMS)
+    assert (figures["gain"], figures["gain_low"], figures["gain_high"]) == (0, 0, 0)
+
+
+def test_every_prediction_stands_beside_its_reference() -> None:
+    content = results(TUNED, [0, 1, 2, 3])
+    assert content["selected_indices"] == [0, 1, 2, 3]
+    assert content["accuracy"] == 0.5
+    assert [content[name] for name in MATCHES] == [2, 2, 0]
+    assert content["results"][2] == {
         "id": "organ_system1",
         "kind": "organ_system",
+        "group": "group 0",
         "question": "What is fever?",
         "ground_truth": "eye; ear",
         "prediction": "ear",
@@ -72,11 +91,35 @@ def test_figures_add_up_overall_and_per_kind() -> None:
 
 
 def test_the_drift_on_another_base_is_measured() -> None:
-    predictions = [predict(EXAMPLES[i], "eye; ear", False, PARAMS) for i in range(4)]
-    others = [*predictions[:3], predict(EXAMPLES[3], "nose", True, PARAMS)]
-    summary = summarise(predictions, PARAMS, others)
-    assert summary["unquantized"]["same_answers"] == 0.75
-    assert summary["unquantized"]["exact_matches"] == 3
-    assert set(summary["unquantized"]) == set(summarise(predictions, PARAMS)) - {"kinds"} | {"same_answers"}
-    rows = detail(predictions, range(4), others)["results"]
-    assert rows[3]["unquantized"] == {"prediction": "nose", "truncated": True}
+    others = judged("ear; eye", "ear; eye...", "ear", "nose...")
+    found = details(BASE, TUNED, others, PARAMS)
+    assert found["unquantized"]["same_answers"] == 0.75
+    assert found["unquantized"]["exact_matches"] == 1
+    rows = results(TUNED, range(4), others)["results"]
+    assert rows[3]["unquantized"] == {"prediction": "nose...", "truncated": True}
+
+
+def test_a_kind_may_be_called_anything(tmp_path: Path) -> None:
+    by_kind = {"kinds": {"yes/no": {"tuned": {"accuracy": 0.5}}, "what is": {"tuned": {"accuracy": 1.0}}}}
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "of another run.json").write_text("{}")
+    write_kinds(tmp_path / "kinds", by_kind)
+    found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "kinds").iterdir()}
+    assert found == {"yes%2Fno.json": {"accuracy": 0.5}, "what is.json": {"accuracy": 1.0}}
+
+
+def test_the_plot_has_both_models_and_their_intervals() -> None:
+    rows = accuracy_rows(details(BASE, TUNED, None, PARAMS))
+    assert [row[:3] for row in rows] == [
+        ["definition", "base", 0.5],
+        ["definition", "tuned", 0.5],
+        ["organ_system", "base", 0.0],
+        ["organ_system", "tuned", 0.5],
+    ]
+    assert all(low <= accuracy <= high for _, _, accuracy, low, high in rows)
+
+
+def test_a_person_reads_a_line_a_kind_and_the_gain() -> None:
+    lines = describe(headline(BASE, TUNED, PARAMS), details(BASE, TUNED, None, PARAMS)).splitlines()
+    assert lines[1].startswith("organ_system  exact 1 of 2 (base 0), token-F1 0.83 (base 0.33)")
+    assert lines[-1].startswith("gain in accuracy +25.0%, 95% interval ")

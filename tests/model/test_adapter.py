@@ -12,14 +12,12 @@ from transformers import LlamaForCausalLM
 from medtune.core.errors import MedtuneError
 from medtune.model.adapter import FoldedLora, attach_lora, check_adapter, load_adapter, save_adapter
 from medtune.model.params import LoraParams, ModelParams
-from medtune.run.params import ComputeParams
 from tests.conftest import ROOT
 
 LORA = LoraParams(
     r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
 )
 MODEL = ModelParams.load(ROOT / "params.yaml")
-COMPUTE = ComputeParams.load(ROOT / "params.yaml")
 
 
 def test_only_the_adapter_is_trained_in_float32_on_every_linear_layer_but_the_head(
@@ -112,14 +110,14 @@ def test_layers_that_are_not_there_are_refused(tiny_llama: LlamaForCausalLM) -> 
 
 def test_a_missing_adapter_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(MedtuneError, match=r"`dvc repro` to train it or `dvc pull` to fetch it"):
-        check_adapter(tmp_path, MODEL, COMPUTE)
+        check_adapter(tmp_path, MODEL)
 
 
 def test_an_adapter_of_another_base_model_is_refused(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
     save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
-    check_adapter(tmp_path, MODEL, COMPUTE)
+    check_adapter(tmp_path, MODEL)
     with pytest.raises(MedtuneError, match=r"trained on 'package:.*', but model.source .* is 'org/other'"):
-        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}), COMPUTE)
+        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}))
 
 
 @pytest.mark.parametrize(
@@ -141,4 +139,4 @@ def test_a_damaged_adapter_is_refused(
     save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MedtuneError, match=expected):
-        check_adapter(tmp_path, MODEL, COMPUTE)
+        check_adapter(tmp_path, MODEL)

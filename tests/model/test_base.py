@@ -1,5 +1,7 @@
 """The default base model itself: SmolLM2 from its GGUF."""
 
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from medtune.core.errors import MedtuneError
+from medtune.core.hashing import file_sha256, files_sha256
 from medtune.model import base as base_model
-from medtune.model.files import load_vocabulary, locate
 from medtune.model.params import ModelParams
 from medtune.run.params import ComputeParams
 from tests.conftest import ROOT
@@ -40,11 +42,47 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_the_vocabulary_of_the_gguf_counts_as_the_tokenizer_does() -> None:
-    vocabulary = load_vocabulary(locate(MODEL))
-    tokenizer = base_model.load_tokenizer(base_model.base_folder(MODEL))
-    for text in ("22q11.2 deletion\n\n  ätiology", "What is arachnodactyly?", "Aplasia/Hypoplasia (5th)"):
-        assert vocabulary.encode(text).ids == tokenizer(text).input_ids
+@pytest.fixture
+def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A converted copy of the default model in a cache of its own."""
+    shared = base_model.base_folder(MODEL)
+    monkeypatch.setenv("MEDTUNE_CACHE", str(tmp_path))
+    shutil.copytree(shared, tmp_path / shared.name)
+    return tmp_path / shared.name
+
+
+def test_other_weights_under_the_right_name_are_not_used(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = converted / "model.safetensors"
+    right = file_sha256(weights)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert base_model.base_folder(MODEL) == converted
+    assert file_sha256(weights) == right
+    assert "not as it was converted; it is made anew" in capsys.readouterr().err
+
+
+def test_a_copy_that_nothing_vouches_for_is_not_used(
+    converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(base_model, "_convert", lambda source, target: made.append(target.mkdir()))
+    (converted / base_model.MANIFEST).unlink()
+    base_model.base_folder(MODEL)
+    assert len(made) == 1
+
+
+def test_the_record_names_what_was_converted_and_by_what(converted: Path) -> None:
+    described = base_model.describe_base(MODEL)
+    assert (described["source"], described["sha256"]) == (MODEL.source, MODEL.sha256)
+    files = [path for path in converted.iterdir() if path.name != base_model.MANIFEST]
+    assert described["converted"] == {
+        "sha256": files_sha256(files, converted),
+        "transformers": version("transformers"),
+        "gguf": version("gguf"),
+    }
 
 
 def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:

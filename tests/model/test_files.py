@@ -6,8 +6,8 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
-from medtune.model.base import load_tokenizer
-from medtune.model.files import load_vocabulary, locate
+from medtune.core.hashing import file_sha256
+from medtune.model.files import locate
 from medtune.model.params import ModelParams
 from tests.conftest import ROOT
 
@@ -108,9 +108,24 @@ def test_a_hub_snapshot_is_found_in_a_filled_cache(
     assert locate(model).path == snapshot
 
 
-def test_the_vocabulary_counts_as_the_tokenizer_does(folder: Path) -> None:
-    model = named(source=str(folder), sha256=None)
-    digest = refused(model).split()[-1]
-    vocabulary = load_vocabulary(locate(named(source=str(folder), sha256=digest)))
-    text = "What is the medical term for fever?"
-    assert vocabulary.encode(text).ids == load_tokenizer(folder)(text).input_ids
+def test_a_weight_that_is_not_the_one_the_hub_stated_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    snapshot = cache / "models--org--model" / "snapshots" / REVISION
+    blobs = cache / "models--org--model" / "blobs"
+    snapshot.parent.mkdir(parents=True)
+    blobs.mkdir()
+    folder.rename(snapshot)
+    weights = snapshot / "model.safetensors"
+    blob = blobs / file_sha256(weights)
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    model = named(source="org/model", revision=REVISION, sha256=None)
+    assert locate(model).path == snapshot
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    assert "model.safetensors: not the file that the hub stated" in refused(model)

@@ -46,9 +46,9 @@ FEW: dict[str, object] = {
     "compute.threads": 2,
     "compute.device": "cpu",
     "compute.attention": "eager",
-    "evaluate.batch_size": 2,
-    "evaluate.max_new_tokens": 2,
-    "evaluate.unquantized": False,
+    "answer.batch_size": 2,
+    "answer.max_new_tokens": 2,
+    "answer.unquantized": False,
 }
 """Three steps; a checkpoint after the second."""
 AT_MOST = 20 * 2**20
@@ -89,6 +89,7 @@ def test_a_profile_trains_goes_on_and_evaluates(project: Path, tmp_path: Path, p
     model = read_yaml(folder / "params.yaml")["model"]
     run("python", "-m", "medtune.commands.cli", "use", profile, cwd=folder)
     edit_params(folder / "params.yaml", {**FEW, "model": model})
+    run("python", "-m", "stages.code", cwd=folder)
     stop = {"PYTHONPATH": str(tmp_path / "patch")}
     (tmp_path / "patch").mkdir()
     (tmp_path / "patch/sitecustomize.py").write_text(STOP_AT_STEP_3)
@@ -96,9 +97,9 @@ def test_a_profile_trains_goes_on_and_evaluates(project: Path, tmp_path: Path, p
     resumed = attempt("python", "-m", "stages.finetune", cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step 2" in resumed.stdout + resumed.stderr
-    run("python", "-m", "stages.evaluate", cwd=folder)
-    assert json.loads((folder / "metrics/evaluation.json").read_text())["n"] == 2
-    training = json.loads((folder / "metrics/training.json").read_text())
+    run("python", "-m", "stages.answer", "tuned", cwd=folder)
+    assert len(json.loads((folder / "metrics/answers-tuned.json").read_text())["answers"]) == 2
+    training = json.loads((folder / "metrics/training_details.json").read_text())
     assert training["steps"] == 3
     assert training["parameters"] - training["trainable_parameters"] == 1_235_814_400
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < AT_MOST

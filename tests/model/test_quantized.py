@@ -9,12 +9,13 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
-from medtune.model.adapter import attach_lora, check_adapter, load_adapter, save_adapter
+from medtune.core.hashing import file_sha256
+from medtune.model.adapter import attach_lora, check_record, load_adapter, save_adapter
 from medtune.model.base import load_model
 from medtune.model.params import LoraParams, ModelParams
 from medtune.run.params import ComputeParams
 from tests.conftest import ROOT, edit_params
-from tests.project import attempt, create_project, repro, run
+from tests.project import STAGES, attempt, create_project, repro, run
 from tests.tiny import create_tiny_project, save_base
 from tests.tools import digests
 
@@ -137,14 +138,19 @@ def test_an_adapter_belongs_to_the_base_it_was_trained_on(
     lora = LoraParams.model_validate({**LORA, "rslora": False, "dora": False})
     folder = tmp_path / "adapter"
     save_adapter(attach_lora(tiny_llama, lora, base), folder)
-    check_adapter(folder, base, COMPUTE)
-    record = {"parameters": {"compute": {"quantization": None}}}
-    (folder / "provenance.json").write_text(json.dumps(record))
+    record: dict[str, object] = {
+        "adapter": file_sha256(folder / "adapter_model.safetensors"),
+        "parameters": {"compute": {"quantization": None}},
+    }
+    check_record(folder, COMPUTE)
+    (tmp_path / "record.json").write_text(json.dumps(record))
     with pytest.raises(MedtuneError, match=r"trained with compute.quantization 'None', but in params.yaml"):
-        check_adapter(folder, base, COMPUTE)
-    (folder / "provenance.json").write_text("[]")
-    with pytest.raises(MedtuneError, match=r"provenance\.json: not a record that medtune wrote"):
-        check_adapter(folder, base, COMPUTE)
+        check_record(folder, COMPUTE)
+    (tmp_path / "record.json").write_text(json.dumps(record | {"adapter": "that of other weights"}))
+    check_record(folder, COMPUTE)
+    (tmp_path / "record.json").write_text("[]")
+    with pytest.raises(MedtuneError, match=r"record\.json: not a record that medtune wrote"):
+        check_record(folder, COMPUTE)
 
 
 def test_nothing_is_fetched_and_run_to_make_four_bits_faster(tmp_path: Path) -> None:
@@ -153,8 +159,8 @@ def test_nothing_is_fetched_and_run_to_make_four_bits_faster(tmp_path: Path) -> 
 
 
 def stages(project: Path) -> None:
-    for stage in ("finetune", "evaluate"):
-        run("python", "-m", f"stages.{stage}", cwd=project)
+    for stage in ("finetune", "answer tuned"):
+        run("python", "-m", *f"stages.{stage}".split(), cwd=project)
 
 
 @pytest.mark.slow
@@ -169,8 +175,8 @@ def test_two_runs_in_four_bits_leave_the_same_bytes(
     stages(project)
     second = {**digests(project / "models"), **digests(project / "metrics")}
     assert {name for name in first if first[name] != second[name]} <= {"timing.json"}
-    provenance = json.loads((project / "models/adapter/provenance.json").read_text())
-    assert "bitsandbytes" in provenance["environment"]["packages"]
+    environment = json.loads((project / "metrics/environment.json").read_text())
+    assert "bitsandbytes" in environment["finetune"]["packages"]
 
 
 @pytest.mark.slow
@@ -178,19 +184,18 @@ def test_the_real_model_in_four_bits(tmp_path: Path) -> None:
     changes: dict[str, object] = {
         "compute.quantization": "nf4",
         "data.kinds.organ_system.train": 16,
-        "evaluate.examples_per_kind": 2,
-        "evaluate.max_new_tokens": 6,
+        "answer.examples_per_kind": 2,
+        "answer.max_new_tokens": 6,
     }
     project = create_project(tmp_path / "medtune", changes)
-    assert repro(project, "evaluate") == {"prepare", "finetune", "evaluate"}
-    evaluation = json.loads((project / "metrics/evaluation.json").read_text())
-    drift = evaluation.pop("unquantized")
-    assert drift["n"] == evaluation["n"] == 6
-    assert set(drift) == set(evaluation) - {"kinds"} | {"same_answers"}
+    assert repro(project) == set(STAGES)
+    details = json.loads((project / "metrics/details.json").read_text())
+    drift, tuned = details["unquantized"], details["all"]["tuned"]
+    assert drift["n"] == tuned["n"] == 6
+    assert set(drift) == set(tuned) | {"same_answers"}
     assert 0 <= drift["same_answers"] <= 1
-    run("dvc", "repro", "baseline", cwd=project)
     assert "BROKEN" not in attempt("python", "-m", "medtune.commands.cli", "verify", cwd=project).stdout
-    training = json.loads((project / "metrics/training.json").read_text())
+    training = json.loads((project / "metrics/training_details.json").read_text())
     assert training["parameters"] > 134_000_000
     edit_params(project / "params.yaml", {"compute.quantization": None})
     ask = ("python", "-m", "medtune.commands.cli", "ask", "Which organ systems does Short toe affect?")

@@ -15,16 +15,15 @@ pytestmark = pytest.mark.slow
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 ASK = (*MEDTUNE, "ask", "Which organ systems does Short toe affect?")
 WEIGHTS = "adapter_model.safetensors"
-PICKLED = {
-    "models/adapter": ("adapter_model.bin", "pytorch_model.bin", "training_args.bin", "optimizer.pt"),
-    "models/checkpoints/checkpoint-5": (
-        "adapter_model.bin",
-        "optimizer.pt",
-        "rng_state.pth",
-        "scheduler.pt",
-        "training_args.bin",
-    ),
-}
+CHECKPOINT = "models/checkpoints/checkpoint-5"
+PICKLED = (
+    "adapter_model.bin",
+    "pytorch_model.bin",
+    "optimizer.pt",
+    "rng_state.pth",
+    "scheduler.pt",
+    "training_args.bin",
+)
 
 
 class Payload:
@@ -72,15 +71,16 @@ def publish_and_pull(attacker: Path) -> Path:
 
 
 def test_pickles_beside_the_weights_are_not_run(attacker: Path, payload: bytes, mark: Path) -> None:
-    for folder, names in PICKLED.items():
-        for name in names:
-            (attacker / folder / name).write_bytes(payload)
+    for name in PICKLED:
+        (attacker / CHECKPOINT / name).write_bytes(payload)
     clone = publish_and_pull(attacker)
-    assert (clone / "models/adapter/adapter_model.bin").read_bytes() == payload
+    assert (clone / CHECKPOINT / "adapter_model.bin").read_bytes() == payload
+    for name in PICKLED:
+        (clone / "models/adapter" / name).write_bytes(payload)
     assert run(*ASK, cwd=clone).strip()
     attempt(*MEDTUNE, "verify", cwd=clone)
-    edit_params(clone / "params.yaml", {"evaluate.max_new_tokens": 4})
-    assert repro(clone) == {"baseline", "evaluate"}
+    edit_params(clone / "params.yaml", {"answer.max_new_tokens": 4})
+    assert repro(clone) == {"code", "answer-base", "answer-tuned", "evaluate"}
     assert not mark.exists()
 
 
@@ -91,16 +91,17 @@ def test_an_adapter_without_whole_safetensors_is_refused(
     weights = attacker / "models/adapter" / WEIGHTS
     whole = weights.read_bytes()
     weights.unlink()
-    (attacker / "models/adapter/adapter_model.bin").write_bytes(payload)
-    if left != "nothing":
-        weights.write_bytes(payload if left == "a pickle" else whole[: len(whole) // 2])
+    weights.write_bytes(payload if left == "a pickle" else whole[: len(whole) // 2])
     clone = publish_and_pull(attacker)
-    edit_params(clone / "params.yaml", {"evaluate.max_new_tokens": 4})
-    for command in (ASK, (sys.executable, "-m", "stages.evaluate")):
+    (clone / "models/adapter/adapter_model.bin").write_bytes(payload)
+    if left == "nothing":
+        (clone / "models/adapter" / WEIGHTS).unlink()
+    edit_params(clone / "params.yaml", {"answer.max_new_tokens": 4})
+    for command in (ASK, (sys.executable, "-m", "stages.answer", "tuned")):
         refused = attempt(*command, cwd=clone)
         assert refused.returncode == 1
-        expected = f"holds no {WEIGHTS}" if left == "nothing" else f"{WEIGHTS}: not a whole safetensors file"
-        assert f"error: models/adapter{':' if left == 'nothing' else '/'}" in refused.stderr
-        assert expected in refused.stderr
+        reasons = (f"holds no {WEIGHTS}", f"{WEIGHTS}: not there", f"{WEIGHTS}: not a whole safetensors file")
+        assert refused.stderr.startswith("error: models/adapter")
+        assert any(reason in refused.stderr for reason in (reasons[:2] if left == "nothing" else reasons[2:]))
         assert "Traceback" not in refused.stderr
     assert not mark.exists()

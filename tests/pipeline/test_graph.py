@@ -1,73 +1,56 @@
-"""dvc.yaml says what the code does: every module, parameter and file of a stage stands in it."""
+"""dvc.yaml says what the code does: every parameter and file of a stage, and the digest of its code."""
 
 import ast
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from medtune.core.section import Section
+from medtune.run.code import closure
+from medtune.run.stage import Stage
+from stages import answer, evaluate, finetune, prepare
 from tests.conftest import ROOT
 from tests.project import run
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-STAGES: dict[str, Any] = PIPELINE["stages"]
-
-
-def source_file(module: str, root: Path) -> Path | None:
-    path = root.joinpath(*module.split("."))
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-def imported_modules(tree: ast.AST) -> set[str]:
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, "relative imports are not followed"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def reached(stage: str, root: Path = ROOT) -> dict[str, ast.AST]:
-    """Every project file below `root` that the stage's command imports, with its syntax tree."""
-    match = re.search(r"-m (stages\.\w+)", STAGES[stage]["cmd"])
-    assert match is not None
-    found: dict[str, ast.AST] = {}
-    todo = [match[1]]
-    while todo:
-        module = todo.pop()
-        file = source_file(module, root)
-        if file is None or (name := file.relative_to(root).as_posix()) in found:
-            continue
-        found[name] = ast.parse(file.read_text())
-        parents = [module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1)]
-        todo += [*parents, *imported_modules(found[name])]
-    return found
-
-
-def sections_read(stage: str, root: Path = ROOT) -> set[str]:
-    """The sections of params.yaml that the stage's code loads."""
-    sections = {section.__name__: section.name for section in Section.__subclasses__()}
-    return {
-        sections[node.func.value.id]
-        for tree in reached(stage, root).values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "load"
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id in sections
-    }
+DECLARED: dict[str, Any] = PIPELINE["stages"]
+STAGES = {
+    stage.name: stage for stage in (prepare.STAGE, finetune.STAGE, answer.BASE, answer.TUNED, evaluate.STAGE)
+}
+each_stage = pytest.mark.parametrize("stage", STAGES.values(), ids=list(STAGES))
+FLOORS = [
+    ("core",),
+    ("run",),
+    ("model",),
+    ("data", "train", "answer", "evaluate"),
+    ("commands",),
+    ("stages",),
+]
+"""Packages from the ground up: none imports from a floor above it, or from a neighbour on its own."""
 
 
 def names(entries: list[Any]) -> set[str]:
     """The paths of `deps`, `outs`, `metrics` or `plots`, with or without options."""
     return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def outputs(stage: str) -> set[str]:
+    declared = DECLARED[stage]
+    return names([entry for key in ("outs", "metrics", "plots") for entry in declared.get(key, [])])
+
+
+def dependencies(stage: str) -> set[str]:
+    """With the launch file that the shipped parameters name."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return {
+        re.sub(r"\$\{(\w+)\.(\w+)\}", lambda match: params[match[1]][match[2]], name)
+        for name in names(DECLARED[stage]["deps"])
+    }
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -77,51 +60,62 @@ def files(root: Path) -> dict[str, bytes]:
     return {name.as_posix(): path.read_bytes() for name, path in relative.items() if name.parts[0] != ".dvc"}
 
 
-def modules_declared(stage: str) -> set[str]:
-    return {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+def floor(package: str) -> int:
+    return next(number for number, packages in enumerate(FLOORS) if package in packages)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_imported_module_is_a_dependency_and_no_other(stage: str) -> None:
-    assert modules_declared(stage) == set(reached(stage))
+def test_the_stages_are_those_of_dvc_yaml() -> None:
+    assert list(DECLARED) == ["code", *STAGES]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_section_read_is_a_parameter_and_no_other(stage: str) -> None:
-    assert set(STAGES[stage]["params"]) == sections_read(stage)
+@each_stage
+def test_a_stage_reads_the_sections_that_it_declares_and_no_other(stage: Stage) -> None:
+    assert DECLARED[stage.name]["params"] == [section.name for section in stage.sections]
+    text = (ROOT / f"stages/{stage.module}.py").read_text()
+    read = set(re.findall(r"run\.params\((\w+)\)", text))
+    assert read == {section.__name__ for section in stage.sections}
 
 
-@pytest.mark.parametrize(
-    ("line", "module", "section"),
-    [
-        ("import medtune.run.lock_file", "medtune/run/lock_file.py", None),
-        ("from medtune import lock_file", "medtune/run/lock_file.py", None),
-        ("from medtune.core.params import EvaluateParams; EvaluateParams.load()", None, "evaluate"),
-    ],
-)
-def test_what_is_added_to_a_module_deep_down_is_noticed(
-    tmp_path: Path, line: str, module: str | None, section: str | None
-) -> None:
-    for name in ("medtune", "stages"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    with (tmp_path / "medtune/train/batching.py").open("a") as file:
-        file.write(f"\n\ndef added():\n    {line}\n")
-    assert set(reached("finetune", tmp_path)) - modules_declared("finetune") == ({module} - {None})
-    assert sections_read("finetune", tmp_path) - set(STAGES["finetune"]["params"]) == ({section} - {None})
+@each_stage
+def test_no_module_of_a_stage_reads_parameters_on_its_own(stage: Stage) -> None:
+    sections = {section.__name__ for section in (*finetune.STAGE.sections, *evaluate.STAGE.sections)}
+    sections |= {section.__name__ for section in (*answer.SECTIONS, *prepare.STAGE.sections)}
+    callers = {
+        (name, node.func.value.id)
+        for name, tree in closure(f"stages.{stage.module}").items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "load"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in sections
+    }
+    # For users of `Answerer.load`; the stage hands its parameters on.
+    assert {name for name, _ in callers} <= {"medtune/answer/answerer.py"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_path_in_the_code_is_declared(stage: str) -> None:
-    module = STAGES[stage]["cmd"].split()[2]
-    declared = set(PIPELINE["metrics"])
-    for entries in STAGES.values():
-        # baseline and evaluate are one module: each path must belong to one of them.
-        if entries["cmd"].split()[2] == module:
-            for key in ("deps", "outs", "metrics", "plots"):
-                declared |= names(entries.get(key, []))
+@each_stage
+def test_the_dependencies_are_what_the_stage_reads(stage: Stage) -> None:
+    launch = {"configs/accelerate/single.yaml"} if stage.launch else set()
+    inputs = {path.as_posix() for path in stage.inputs}
+    assert dependencies(stage.name) == {stage.digest_file.as_posix()} | inputs | launch
+
+
+@each_stage
+def test_the_outputs_are_what_the_stage_writes(stage: Stage) -> None:
+    assert outputs(stage.name) == {path.as_posix() for path in stage.outputs}
+
+
+@each_stage
+def test_every_path_in_the_code_is_declared(stage: Stage) -> None:
+    # answer-base and answer-tuned are one module: each path must belong to one of them.
+    same_module = [other for other in STAGES.values() if other.module == stage.module]
+    declared = {path.as_posix() for other in same_module for path in (*other.inputs, *other.outputs)}
+    unrecorded = {"metrics/timing.json", "metrics/environment.json"}
     paths = {
         literal
-        for tree in reached(stage).values()
+        for name, tree in closure(f"stages.{stage.module}").items()
+        if name.startswith("stages/")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Path"
         for argument in node.args
@@ -129,17 +123,55 @@ def test_every_path_in_the_code_is_declared(stage: str) -> None:
         if re.match(r"(data|models|metrics)/", literal)
     }
     assert paths
-    for path in paths:
+    for path in paths - unrecorded:
         assert any(known == path or known.startswith(f"{path}/") for known in declared), path
 
 
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("import medtune.run.lock_file", "medtune/run/lock_file.py"),
+        ("from medtune.data import splits", "medtune/data/splits.py"),
+    ],
+)
+def test_what_is_added_to_a_module_deep_down_is_noticed(tmp_path: Path, line: str, module: str) -> None:
+    for name in ("medtune", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    with (tmp_path / "medtune/train/batching.py").open("a") as file:
+        file.write(f"\n\ndef added():\n    {line}\n")
+    added = set(closure("stages.finetune", tmp_path)) - set(closure("stages.finetune"))
+    assert module in added
+
+
+@pytest.mark.parametrize("package", [package for packages in FLOORS for package in packages])
+def test_no_package_imports_from_a_floor_above_or_beside(package: str) -> None:
+    folder = ROOT / package if package == "stages" else ROOT / "medtune" / package
+    for file in folder.glob("*.py"):
+        for imported in re.findall(r"^\s*(?:from|import) (medtune\.\w+|stages)\b", file.read_text(), re.M):
+            other = imported.removeprefix("medtune.")
+            assert other == package or floor(other) < floor(package), f"{file} imports {imported}"
+
+
+@pytest.mark.parametrize("package", ["medtune.core", "medtune.evaluate", "medtune.data"])
+def test_core_data_and_evaluate_import_no_torch(package: str) -> None:
+    folder = ROOT.joinpath(*package.split("."))
+    modules = [f"{package}.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__"]
+    script = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("stage", ["code", "prepare", "evaluate"])
+def test_the_quick_stages_import_no_torch(stage: str) -> None:
+    script = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
+@each_stage
 def test_a_stage_needs_and_leaves_what_it_declares_and_nothing_else(
-    stage: str, finished_project: Path, tmp_path: Path
+    stage: Stage, finished_project: Path, tmp_path: Path
 ) -> None:
-    declared = STAGES[stage]
-    for name in names(declared["deps"]):
+    for name in dependencies(stage.name):
         source, target = finished_project / name, tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -147,36 +179,41 @@ def test_a_stage_needs_and_leaves_what_it_declares_and_nothing_else(
         else:
             shutil.copy2(source, target)
     params = yaml.safe_load((finished_project / "params.yaml").read_text())
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({key: params[key] for key in declared["params"]}))
+    sections = DECLARED[stage.name]["params"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({key: params[key] for key in sections}))
     before = files(tmp_path)
 
-    run(*declared["cmd"].split(), cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    code_is_elsewhere = {"PYTHONPATH": str(finished_project), "PYTHONDONTWRITEBYTECODE": "1"}
+    run(*DECLARED[stage.name]["cmd"].split(), cwd=tmp_path, env=code_is_elsewhere)
 
     after = files(tmp_path)
     assert {name: after[name] for name in before} == before
     made = {name: content for name, content in after.items() if name not in before}
     del made["metrics/timing.json"]
-    outputs = names([entry for key in ("outs", "metrics", "plots") for entry in declared.get(key, [])])
+    made.pop("metrics/environment.json", None)
     expected = {
         name: content
         for name, content in files(finished_project).items()
-        if any(name == output or name.startswith(f"{output}/") for output in outputs)
+        if any(name == output or name.startswith(f"{output}/") for output in outputs(stage.name))
     }
     assert expected
     assert made == expected
 
 
-def test_the_pinned_environment_is_a_dependency_of_every_stage() -> None:
-    assert all("constraints.txt" in stage["deps"] for stage in STAGES.values())
+def test_the_runtime_lock_and_the_code_are_dependencies_of_the_first_stage_alone() -> None:
+    code = {"medtune", "stages", "requirements/runtime.txt"}
+    assert code <= names(DECLARED["code"]["deps"])
+    for stage in STAGES:
+        assert not code & names(DECLARED[stage]["deps"])
 
 
-def test_timing_is_a_metric_of_no_stage() -> None:
-    assert PIPELINE["metrics"] == ["metrics/timing.json"]
-    for stage in STAGES.values():
-        for key in ("outs", "metrics", "plots"):
-            assert "metrics/timing.json" not in names(stage.get(key, []))
+def test_clock_and_machine_are_outputs_of_no_stage() -> None:
+    for stage in DECLARED:
+        assert not {"metrics/timing.json", "metrics/environment.json"} & outputs(stage)
 
 
-def test_baseline_and_evaluate_differ_in_the_adapter_alone() -> None:
-    assert set(STAGES["evaluate"]["deps"]) - set(STAGES["baseline"]["deps"]) == {"models/adapter"}
-    assert STAGES["evaluate"]["params"] == STAGES["baseline"]["params"]
+def test_the_answers_of_both_models_differ_in_the_adapter_alone() -> None:
+    base, tuned = DECLARED["answer-base"], DECLARED["answer-tuned"]
+    difference = set(tuned["deps"]) - set(base["deps"])
+    assert difference == {"models/adapter/adapter_model.safetensors", "models/adapter/adapter_config.json"}
+    assert base["params"] == tuned["params"]

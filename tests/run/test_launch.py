@@ -100,7 +100,7 @@ def together(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with two processes."""
     folder = tmp_path_factory.mktemp("together") / "medtune"
     shutil.copytree(alone, folder)
-    edit_params(folder / "params.yaml", {"finetune.launch": "ddp", "evaluate.launch": "ddp"})
+    edit_params(folder / "params.yaml", {"finetune.launch": "ddp", "answer.launch": "ddp"})
     run("dvc", "repro", "evaluate", cwd=folder)
     return folder
 
@@ -140,22 +140,27 @@ def assert_close(folder: Path, other: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(alone: Path, together: Path) -> None:
     assert_close(together, alone)
-    metrics = [json.loads((folder / "metrics/training.json").read_text()) for folder in (alone, together)]
+    details = "metrics/training_details.json"
+    metrics = [json.loads((folder / details).read_text()) for folder in (alone, together)]
     for key in ("steps", "examples", "tokens_seen", "answer_tokens", "trainable_parameters"):
         assert metrics[0][key] == metrics[1][key], key
-    provenance = json.loads((together / "models/adapter/provenance.json").read_text())
-    assert provenance["environment"]["processes"] == 2
+    environment = json.loads((together / "metrics/environment.json").read_text())
+    assert environment["finetune"]["processes"] == 2
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_answers_of_one(together: Path) -> None:
-    before = (together / "metrics/evaluation_results.json").read_bytes()
-    run("python", "-m", "stages.evaluate", cwd=together, env={"MEDTUNE_PROGRESS": str(together / "progress")})
-    assert (together / "metrics/evaluation_results.json").read_bytes() == before
-    edit_params(together / "params.yaml", {"evaluate.launch": "single"})
-    run("python", "-m", "stages.evaluate", cwd=together)
-    edit_params(together / "params.yaml", {"evaluate.launch": "ddp"})
-    assert (together / "metrics/evaluation_results.json").read_bytes() == before
+    def answers() -> object:
+        return json.loads((together / "metrics/answers-tuned.json").read_text())["answers"]
+
+    before = answers()
+    ask = ("python", "-m", "stages.answer", "tuned")
+    run(*ask, cwd=together, env={"MEDTUNE_PROGRESS": str(together / "progress")})
+    assert answers() == before
+    edit_params(together / "params.yaml", {"answer.launch": "single"})
+    run(*ask, cwd=together)
+    edit_params(together / "params.yaml", {"answer.launch": "ddp"})
+    assert answers() == before
 
 
 @pytest.mark.slow
@@ -247,6 +252,6 @@ def test_two_machines_give_the_bytes_of_two_processes_on_one(
     nowhere = attempt("python", "-m", "stages.finetune", cwd=again)
     assert "asks for 2 machines, but MEDTUNE_ON_EACH_MACHINE is not set" in nowhere.stderr
     run("dvc", "repro", "finetune", cwd=again, env=two_machines)
-    for name in ("adapter_model.safetensors", "adapter_config.json", "provenance.json"):
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
         path = f"models/adapter/{name}"
         assert (again / path).read_bytes() == (together / path).read_bytes(), name

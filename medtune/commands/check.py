@@ -1,0 +1,140 @@
+"""`medtune check`: whatever can be known without running, told at once and in about a second.
+
+The stage `code` runs the same checks first, while every output is still there.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from tempfile import TemporaryFile
+from typing import Any, TypeVar
+
+from medtune.answer.params import AnswerParams
+from medtune.commands.sections import SECTION_TYPES
+from medtune.core.cache import cache_folder, progress_folder
+from medtune.core.errors import MedtuneError, nearest
+from medtune.core.section import PARAMS_FILE, Section
+from medtune.core.yaml_file import read_yaml
+from medtune.data.params import DataParams
+from medtune.data.sources import check_source
+from medtune.evaluate.params import EvaluateParams
+from medtune.model.files import check_files
+from medtune.model.memory import require_memory
+from medtune.model.params import ModelParams
+from medtune.run.code import digests_of, is_quantised, require_installed
+from medtune.run.launch import Launch
+from medtune.run.params import ComputeParams
+from medtune.train.params import FinetuneParams
+
+S = TypeVar("S", bound=Section)
+
+
+class Project:
+    """A params.yaml with those of its sections that are valid."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = content
+        self.problems: list[str] = []
+        self._sections: dict[type[Section], Section] = {}
+        for kind in SECTION_TYPES:
+            try:
+                self._sections[kind] = kind.of(content)
+            except MedtuneError as error:
+                self.problems.append(str(error))
+
+    def get(self, kind: type[S]) -> S:
+        """A section; KeyError if it is not valid."""
+        found = self._sections[kind]
+        assert isinstance(found, kind)
+        return found
+
+
+def check_project(content: Mapping[str, Any]) -> list[str]:
+    """Every problem with the parameters `content` (of params.yaml) and with what they name; none is fine."""
+    project = Project(content)
+    problems = list(project.problems)
+    for check in CHECKS:
+        try:
+            check(project)
+        except MedtuneError as error:
+            problems.append(str(error))
+        except KeyError:
+            # The section it looks at has a problem of its own, which is told already.
+            continue
+    # One mistake, such as an unknown section, may meet several sections.
+    return list(dict.fromkeys(problems))
+
+
+def describe_check() -> str:
+    """Check the params.yaml in the current folder; what `medtune check` prints if all is well."""
+    if problems := check_project(read_yaml(PARAMS_FILE)):
+        raise MedtuneError("\nerror: ".join(problems))
+    return "parameters, launch files, source, base model, packages, device and memory: nothing is wrong"
+
+
+def _launch_files(project: Project) -> None:
+    finetune = project.get(FinetuneParams)
+    chosen = Launch.load(finetune.launch, "finetune.launch")
+    chosen.require_divides(finetune.batch_size, "finetune.batch_size")
+    Launch.load(project.get(AnswerParams).launch, "answer.launch")
+
+
+def _source(project: Project) -> None:
+    check_source(project.get(DataParams))
+
+
+def _kinds(project: Project) -> None:
+    kinds = list(project.get(DataParams).kinds)
+    for kind in project.get(EvaluateParams).set_kinds:
+        if kind not in kinds:
+            raise MedtuneError(
+                f"{PARAMS_FILE}: evaluate.set_kinds has '{kind}', which data.kinds lacks; "
+                f"{nearest(kind, kinds)}"
+            )
+
+
+def _base_model(project: Project) -> None:
+    check_files(project.get(ModelParams))
+
+
+def _packages(project: Project) -> None:
+    for meaning in digests_of(project.content).values():
+        require_installed(meaning["packages"])
+    if is_quantised(project.content) and importlib.util.find_spec("bitsandbytes") is None:
+        raise MedtuneError(f"{PARAMS_FILE}: compute.quantization needs bitsandbytes, which is not installed")
+
+
+def _device(project: Project) -> None:
+    compute, precision = project.get(ComputeParams), project.get(FinetuneParams).precision
+    if compute.device != "cuda" and precision in ("auto", "float32"):
+        return
+    # Imported here: torch takes seconds to load, and only it knows the device.
+    from medtune.run.device import choose_device, frozen_dtype
+
+    frozen_dtype(precision, choose_device(compute))
+
+
+def _memory(project: Project) -> None:
+    require_memory(project.get(ModelParams), project.get(ComputeParams), project.get(FinetuneParams))
+
+
+def _places(_: Project) -> None:
+    """The folders outside the repository, of which environment variables may name unusable ones."""
+    for folder, variable in ((cache_folder(), "MEDTUNE_CACHE"), (progress_folder(), "MEDTUNE_PROGRESS")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise MedtuneError(f"{variable}: {folder} cannot be written to: {error.strerror}") from None
+
+
+CHECKS: tuple[Callable[[Project], None], ...] = (
+    _launch_files,
+    _source,
+    _kinds,
+    _base_model,
+    _packages,
+    _device,
+    _memory,
+    _places,
+)

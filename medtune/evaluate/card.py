@@ -1,0 +1,64 @@
+"""The model card: what the adapter is, how it did, and the licences it comes under."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from medtune.core.notices import NOT_MEDICAL_ADVICE
+
+
+def model_card(
+    answers: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    training: Mapping[str, Any],
+    figures: Mapping[str, float],
+    attribution: str,
+) -> str:
+    """Markdown with the hub's front matter for `models/adapter/README.md`.
+
+    `answers` is the record of the adapter's answers, `adapter` its configuration as PEFT saves it, `training`
+    and `figures` are metrics.
+    """
+    base, parameters = answers["base_model"], answers["parameters"]
+    licence, quantization = parameters["model"]["license"], parameters["compute"]["quantization"]
+    quantized = f", quantised to {quantization}" if quantization else ""
+    variants = (("rsLoRA", adapter["use_rslora"]), ("DoRA", adapter["use_dora"]))
+    variant = "".join(f", {name}" for name, used in variants if used)
+    lora = f"rank {adapter['r']}, alpha {adapter['lora_alpha']:g}{variant}"
+    targets = ", ".join(adapter["target_modules"])
+    exact, untuned = (f"{figures[name]:.1%}" for name in ("accuracy", "base"))
+    return f"""---
+library_name: peft
+pipeline_tag: text-generation
+license: {licence}
+base_model: {base["source"]}
+tags: [lora, medical, medtune]
+---
+
+# LoRA adapter for medical questions
+
+Trained by medtune with `dvc repro`; `models/record.json` of the repository holds the digests of the data,
+base model, code and parameters that made it.
+{_built_with_llama(licence)}
+- Base model: `{base["source"]}`{quantized}, licence {licence}
+- LoRA {lora}, on {targets}
+- {training["steps"]} steps over {training["examples"]} examples
+- Validation loss {training["validation_loss"]:.4f} at step {training["best_step"]}, the one kept
+- Exact answers to the test questions: {exact}; the untuned model gives {untuned}
+
+{NOT_MEDICAL_ADVICE}
+
+## Training data
+
+{attribution.strip()}
+"""
+
+
+def _built_with_llama(licence: str) -> str:
+    """What Meta's licences (`llama3.2`) ask to be shown with a model built on theirs; for others nothing."""
+    if not licence.lower().startswith("llama"):
+        return ""
+    name = f"Llama {licence[len('llama') :].strip(' -')}".strip()
+    return (
+        f"\n**Built with Llama.** {name} is licensed under the {name} Community License, "
+        "Copyright © Meta Platforms, Inc. All Rights Reserved.\n"
+    )

@@ -1,0 +1,63 @@
+"""Whether two sets of answers are comparable: to the same questions, to all, and of the test split here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medtune.core.answers import BASE, TUNED, Answers
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import Example, drawn_indices
+from medtune.core.hashing import file_sha256
+
+
+def paired(examples: Sequence[Example], test: Path, base: Answers, tuned: Answers) -> list[int]:
+    """Indices of the test questions that both answer; refuse answers that cannot be compared.
+
+    They have to be to the questions of the file `test`, to those and no others that their own parameters
+    draw from it, and of one base model asked in one way.
+    """
+    sha256 = file_sha256(test)
+    for path, answers in ((BASE, base), (TUNED, tuned)):
+        indices = _asked(path, answers.record, examples)
+        if _field(path, answers.record, "inputs", test.as_posix()) != sha256:
+            raise MedtuneError(f"{path}: answers the questions of another {test}; run `dvc repro`")
+        wanted = {examples[index].id for index in indices}
+        if missing := sorted(wanted - answers.given.keys()):
+            raise MedtuneError(f"{path}: the question '{missing[0]}' is not answered; run `dvc repro`")
+        if extra := sorted(answers.given.keys() - wanted):
+            raise MedtuneError(f"{path}: the question '{extra[0]}' was not to be asked; run `dvc repro`")
+        for index in indices:
+            _require_likeliest(path, examples[index], answers)
+    for key in ("base_model", "parameters"):
+        if base.record.get(key) != tuned.record.get(key):
+            raise MedtuneError(f"{BASE} and {TUNED} were made with different {key}; run `dvc repro`")
+    return indices
+
+
+def _asked(path: Path, record: Mapping[str, Any], examples: Sequence[Example]) -> list[int]:
+    drawn = _field(path, record, "parameters", "answer")
+    try:
+        return drawn_indices(examples, drawn["seed"], drawn["examples_per_kind"])
+    except (KeyError, TypeError):
+        raise MedtuneError(f"{path}: its record does not say what was asked; run `dvc repro`") from None
+
+
+def _field(path: Path, record: Mapping[str, Any], *keys: str) -> Any:
+    value: Any = record
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            raise MedtuneError(f"{path}: its record lacks '{'.'.join(keys)}'; run `dvc repro`")
+        value = value[key]
+    return value
+
+
+def _require_likeliest(path: Path, example: Example, answers: Answers) -> None:
+    """Refuse a pick that is not the likeliest of a question's choices (of equally likely ones the first)."""
+    answer = answers.given[example.id]
+    if example.choices is None and answer.log_likelihoods is None:
+        return
+    choices, likelihoods = example.choices or [], answer.log_likelihoods or []
+    if len(choices) != len(likelihoods):
+        raise MedtuneError(f"{path}: '{example.id}' lacks the likelihood of a choice; run `dvc repro`")
+    if answer.text != choices[likelihoods.index(max(likelihoods))]:
+        raise MedtuneError(f"{path}: '{example.id}' is not answered with its likeliest choice")

@@ -1,0 +1,232 @@
+"""What a stage's code means: `digests/STAGE.json`, which DVC has as a dependency of the stage.
+
+    {"modules":  {"medtune/train/loss.py": "5f0c..."},
+     "packages": {"torch": "2.13.0"}}
+
+Modules are all those of this repository that the stage's entry point can import, each with a digest of its
+syntax tree: a comment, a docstring or other formatting changes none, and so reruns nothing. Packages are
+those that the modules import and that can change a byte of an output, with their versions in the runtime
+lock. The stage `code` writes the files; they stand in git, so that `git diff digests/` shows why a stage ran
+again.
+"""
+
+import ast
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medtune.core.errors import MedtuneError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder with the packages `medtune` and `stages` that this process imports."""
+RUNTIME_LOCK = Path("requirements/runtime.txt")
+DIGESTS = Path("digests")
+CODE = ("medtune", "stages")
+ENTRY_POINTS = ("prepare", "finetune", "answer", "evaluate")
+"""The modules of `stages` that have a digest file; answer-base and answer-tuned are one module."""
+
+CAN_CHANGE_BYTES = {
+    "accelerate": ("accelerate",),
+    "bitsandbytes": ("bitsandbytes",),
+    "datasets": ("datasets",),
+    "gguf": ("gguf",),
+    "networkx": ("networkx",),
+    "numpy": ("numpy",),
+    "obonet": ("obonet",),
+    "peft": ("peft",),
+    "safetensors": ("safetensors",),
+    "tokenizers": ("tokenizers",),
+    "torch": ("torch",),
+    "transformers": ("gguf", "jinja2", "numpy", "tokenizers", "transformers"),
+}
+"""Packages by the name they are imported by, with those that do their work unseen: transformers renders chat
+templates with Jinja, its tokenizers are those of `tokenizers`, and it dequantises with gguf and numpy."""
+CANNOT_CHANGE_BYTES = frozenset(
+    {
+        "dvc",
+        "dvc_data",
+        "filelock",
+        "httpx2",
+        "huggingface_hub",
+        "jinja2",
+        "pydantic",
+        "pydantic_core",
+        "ruamel",
+        "tqdm",
+        "vl_convert",
+    }
+)
+"""Packages that fetch (what is pinned by hash), check, lock or show, or that no stage imports. A new version
+reruns nothing. Jinja is imported for its exceptions; where it renders, transformers stands for it above."""
+IGNORED = ("ctx", "kind")
+"""Fields of a syntax tree that say nothing: how a name is used (its place tells), and the `u` of u"text"."""
+ONLY_QUANTISED = "bitsandbytes"
+"""Imported with `compute.quantization` alone: without it, its version is nobody's business."""
+
+
+def digest(entry_point: str, *, quantised: bool, root: Path = ROOT) -> dict[str, dict[str, str]]:
+    """The content of the digest file of a stage whose module is `entry_point`, such as stages.finetune."""
+    modules = closure(entry_point, root)
+    counted = {
+        distribution
+        for name, trees in modules.items()
+        for package in _foreign(name, trees)
+        if quantised or package != ONLY_QUANTISED
+        for distribution in CAN_CHANGE_BYTES.get(package, ())
+    }
+    versions = locked_versions(root / RUNTIME_LOCK)
+    return {
+        "modules": {name: _meaning_digest(tree) for name, tree in sorted(modules.items())},
+        "packages": {name: versions[name] for name in sorted(counted)},
+    }
+
+
+def digests_of(content: Mapping[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
+    """The content of every digest file, by entry point, for the parameters `content` of params.yaml."""
+    quantised = is_quantised(content)
+    return {module: digest(f"stages.{module}", quantised=quantised) for module in ENTRY_POINTS}
+
+
+def is_quantised(content: Mapping[str, Any]) -> bool:
+    """Whether params.yaml asks for a quantised base."""
+    compute = content.get("compute")
+    return isinstance(compute, Mapping) and compute.get("quantization") is not None
+
+
+def closure(entry_point: str, root: Path = ROOT) -> dict[str, ast.Module]:
+    """Every module of this repository that `entry_point` can import, by its path, with its syntax tree."""
+    found: dict[str, ast.Module] = {}
+    waiting = [entry_point]
+    while waiting:
+        module = waiting.pop()
+        file = _source_file(module, root)
+        if file is None or (name := file.relative_to(root).as_posix()) in found:
+            continue
+        found[name] = _parsed(file, file.stat().st_mtime_ns)
+        parents = [module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1)]
+        waiting += [*parents, *imported(found[name], name)]
+    return found
+
+
+def imported(tree: ast.AST, name: str) -> set[str]:
+    """The modules, and names in modules, that a module imports anywhere but for type checkers alone.
+
+    `name` is only named in errors.
+    """
+    names = set()
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise MedtuneError(f"{name}, line {node.lineno}: a relative import; accepted: absolute ones")
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def locked_versions(lock: Path) -> dict[str, str]:
+    """Versions by package in a file of `name==version` lines."""
+    try:
+        lines = lock.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise MedtuneError(f"{lock}: no such file; run this in the top folder of the repository") from None
+    matches = (re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([^\s;#]+)", line) for line in lines)
+    return {match[1].lower().replace("_", "-"): match[2] for match in matches if match}
+
+
+def require_installed(packages: dict[str, str]) -> None:
+    """Refuse other versions of packages than a digest names: the outputs would be recorded as theirs."""
+    for name, wanted in packages.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise MedtuneError(
+                f"{name} is not installed; {RUNTIME_LOCK} has {wanted}: make install"
+            ) from None
+        # torch has a build for each kind of device, told apart behind a plus sign.
+        if found.partition("+")[0] != wanted.partition("+")[0]:
+            raise MedtuneError(
+                f"{name} {found} is installed, but {RUNTIME_LOCK} has {wanted}: run `make install`, or put "
+                "the installed version there"
+            )
+
+
+def undeclared(modules: Iterable[str]) -> list[str]:
+    """Modules of this repository that this process has imported and `modules` lacks."""
+    declared = set(modules)
+    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    files = {Path(file).resolve() for file in loaded if file}
+    names = {file.relative_to(ROOT).as_posix() for file in files if file.is_relative_to(ROOT)}
+    return sorted(name for name in names - declared if name.partition("/")[0] in CODE)
+
+
+def _foreign(name: str, tree: ast.AST) -> Iterator[str]:
+    for module in imported(tree, name):
+        package = module.partition(".")[0]
+        if package in CODE or package in sys.stdlib_module_names:
+            continue
+        if package not in CAN_CHANGE_BYTES and package not in CANNOT_CHANGE_BYTES:
+            raise MedtuneError(
+                f"{name} imports {package}: medtune/run/code.py is to say whether it can change an output"
+            )
+        yield package
+
+
+def _source_file(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def _parsed(file: Path, _: int) -> ast.Module:
+    """The syntax tree of a file as it is at a time of change."""
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise MedtuneError(f"{file}, line {line}: not Python: {error}") from None
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that can be run: all but those under `if TYPE_CHECKING`."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def _meaning_digest(tree: ast.AST) -> str:
+    return hashlib.sha256(repr(_meaning(tree)).encode()).hexdigest()[:16]
+
+
+def _meaning(node: Any) -> Any:
+    """A syntax tree as nested tuples, without what has no effect, and alike in every version of Python.
+
+    Versions differ in the fields that a node has; those that are empty are left out.
+    """
+    if isinstance(node, ast.JoinedStr):
+        # Python 3.12 alone finds an empty text between the parts of a format.
+        parts = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+        return "JoinedStr", *map(_meaning, parts)
+    if isinstance(node, ast.AST):
+        fields = [(name, _meaning(value)) for name, value in ast.iter_fields(node) if name not in IGNORED]
+        return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
+    if isinstance(node, list):
+        return tuple(_meaning(part) for part in node if not _without_effect(part))
+    # Left out above: a field without a value, and the value of the constant None, which then is one without.
+    return None if node is None else repr(node)
+
+
+def _without_effect(statement: Any) -> bool:
+    """Whether it is a docstring, of whatever, or a `pass`, which a docstring makes needless."""
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.Pass) or (is_text and isinstance(statement.value.value, str))

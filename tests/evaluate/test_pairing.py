@@ -1,0 +1,134 @@
+"""Answers are compared only if both are to the same questions, to all, and of the test split that is here."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtune.core.answers import AnswerText, read_answers, write_answers
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import drawn_indices, write_jsonl
+from medtune.core.hashing import file_sha256
+from medtune.evaluate.pairing import paired
+from tests.conftest import example
+
+EXAMPLES = [
+    example(
+        id=str(i),
+        kind="choice" if i % 2 else "free",
+        **({"choices": ["A high temperature.", "b"]} if i % 2 else {}),
+    )
+    for i in range(8)
+]
+TEST = Path("data/prepared/test.jsonl")
+Content = dict[str, Any]
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Content:
+    """The content of an honest answers file: three of each kind."""
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(TEST, EXAMPLES)
+    record = {
+        "inputs": {str(TEST): file_sha256(TEST)},
+        "parameters": {"answer": {"seed": 3, "examples_per_kind": 3}},
+        "base_model": {"sha256": "0"},
+    }
+    selected = [EXAMPLES[index] for index in drawn_indices(EXAMPLES, 3, 3)]
+    given = [
+        AnswerText(text="b", tokens=1, truncated=False, log_likelihoods=[-2.0, -1.0] if one.choices else None)
+        for one in selected
+    ]
+    write_answers(Path("answers.json"), record, [one.id for one in selected], given)
+    return json.loads(Path("answers.json").read_text())
+
+
+def pair(base: Content, tuned: Content) -> list[int]:
+    for name, content in (("base", base), ("tuned", tuned)):
+        Path(f"{name}.json").write_text(json.dumps(content))
+    return paired(EXAMPLES, TEST, read_answers(Path("base.json")), read_answers(Path("tuned.json")))
+
+
+def test_honest_answers_pair_in_the_order_of_the_test_split(answers: Content) -> None:
+    assert pair(answers, answers) == drawn_indices(EXAMPLES, 3, 3)
+
+
+def drop(content: Content) -> None:
+    del content["answers"][2]
+
+
+def repeat(content: Content) -> None:
+    content["answers"].append(content["answers"][0])
+
+
+def invent(content: Content) -> None:
+    content["answers"].append(dict(content["answers"][0], id="9"))
+
+
+def other_test(content: Content) -> None:
+    content["inputs"] = content["record"]["inputs"][str(TEST)] = "1"
+
+
+def fewer(content: Content) -> None:
+    content["record"]["parameters"]["answer"]["examples_per_kind"] = 2
+
+
+def other_base(content: Content) -> None:
+    content["record"]["base_model"] = {"sha256": "1"}
+
+
+def no_record(content: Content) -> None:
+    content["record"] = {}
+
+
+def no_parameters(content: Content) -> None:
+    content["record"]["parameters"]["answer"] = 3
+
+
+def no_list(content: Content) -> None:
+    content["answers"] = 3
+
+
+def unlikely(content: Content) -> None:
+    next(row for row in content["answers"] if "log_likelihoods" in row)["text"] = "A high temperature."
+
+
+def one_likelihood(content: Content) -> None:
+    next(row for row in content["answers"] if "log_likelihoods" in row)["log_likelihoods"] = [-1.0]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "expected"),
+    [
+        (drop, "is not answered; run `dvc repro`"),
+        (repeat, "a question is answered twice"),
+        (invent, "the question '9' was not to be asked"),
+        (other_test, "answers the questions of another data/prepared/test.jsonl"),
+        (fewer, "was not to be asked"),
+        (other_base, "were made with different base_model"),
+        (no_record, "its record lacks 'parameters.answer'"),
+        (no_parameters, "its record does not say what was asked"),
+        (no_list, "not the answers that a stage wrote"),
+        (unlikely, "is not answered with its likeliest choice"),
+        (one_likelihood, "lacks the likelihood of a choice"),
+    ],
+)
+def test_tampered_answers_are_refused(
+    answers: Content, tamper: Callable[[Content], None], expected: str
+) -> None:
+    tampered = deepcopy(answers)
+    tamper(tampered)
+    with pytest.raises(MedtuneError) as error:
+        pair(answers, tampered)
+    assert expected in str(error.value)
+
+
+def test_answers_that_are_not_there_or_cut_short_say_what_to_run(answers: Content) -> None:
+    with pytest.raises(MedtuneError, match=r"nothing.json: not there; run `dvc repro`"):
+        read_answers(Path("nothing.json"))
+    Path("half.json").write_text(Path("answers.json").read_text()[:200])
+    with pytest.raises(MedtuneError, match=r"half.json: not the answers that a stage wrote"):
+        read_answers(Path("half.json"))
