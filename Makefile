@@ -11,13 +11,15 @@ DEVELOPMENT := $(VENV)/installed-development
 PLOTS_PAGE := .dvc/plots-page.html
 CREATE = $(if $(filter $(VERSION),$(SUPPORTED)),,$(error PYTHON=$(PYTHON) is \
   $(if $(VERSION),Python $(VERSION),no Python that runs); medtune runs on Python $(SUPPORTED): \
-  make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)))PATH='$(OUTER_PATH)' $(PYTHON) -m venv --clear $(VENV)
+  make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)))$(PYTHON) -m venv --clear $(VENV)
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 # pip compiles on one core, this on all. Some packages bring files for other Pythons, which cannot be compiled.
 COMPILE := $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
-# Under the new PATH, python3 would be that of .venv.
+
 OUTER_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Else python3 would be that of the old .venv.
+$(INTERPRETER) install-hashed: PATH := $(OUTER_PATH)
 
 .PHONY: install install-hashed hashes repro test faults bench-train bench-evaluate bench-pipeline lint format
 
@@ -77,8 +79,8 @@ $(PLOTS_PAGE): medtune/commands/plots_page.py $(RUNTIME)
 # the packages of CUDA that the latter brings included, and which of them an index offers depends on the machine.
 install-hashed:
 	$(CREATE)
-	$(INSTALL) --require-hashes --no-deps --constraint requirements/runtime-hashes.txt \
-	  "$$(grep '^setuptools==' requirements/runtime.txt)"
+	sed -n '/^setuptools==/,/[^\]$$/p' requirements/runtime-hashes.txt \
+	  | $(INSTALL) --require-hashes --no-deps --requirement /dev/stdin
 	$(INSTALL) --require-hashes --no-deps --no-build-isolation --requirement requirements/runtime-hashes.txt
 	$(INSTALL) --constraint requirements/runtime.txt torch
 	$(INSTALL) --no-deps --no-build-isolation --editable .

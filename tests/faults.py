@@ -7,7 +7,8 @@ The pipeline is the real one, with the real model, at reduced sizes and in a rep
 Each round starts from a finished run, edits `params.yaml` so that every stage has to run, starts
 `dvc repro`, sends a signal to its whole process group, and runs plain `dvc repro` again. A round counts
 as survived if `dvc.lock` is then, byte for byte, that of a run nobody disturbed, and no progress is left
-behind. In every other round, what had been there before is fetched back in between with `dvc checkout`.
+but of stages that are done and that it names. In every other round, what had been there before is fetched
+back in between with `dvc checkout`.
 """
 
 import argparse
@@ -25,6 +26,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtune.core.outputs import read_json
+from medtune.run.lock_file import entries, read_lock
+from medtune.run.progress import MARK
 from tests.conftest import edit_params
 from tests.project import STAGES, commit, create_project, environment, repro, run
 
@@ -69,9 +73,10 @@ class Victim:
         edit_params(self.project / "params.yaml", EDIT)
 
     def reset(self) -> None:
-        """Back to the finished run; DVC is to know nothing of the edited one."""
+        """Back to the finished run; nothing is to know of the edited one."""
         self.restore()
         shutil.rmtree(self.project / ".dvc/cache/runs")
+        shutil.rmtree(self.progress)
 
     def restore(self) -> None:
         """Get the finished run back as a user would, whatever state the folder is in."""
@@ -106,7 +111,7 @@ class Victim:
 
     def step(self) -> int:
         """The step of the newest checkpoint in progress, finished or not; 0 if there is none."""
-        checkpoints = self.progress.glob("finetune-*/*/checkpoint-*")
+        checkpoints = self.progress.glob("medtune-progress/finetune-*/*/checkpoint-*")
         return max((int(path.name.removeprefix("checkpoint-")) for path in checkpoints), default=0)
 
     def finish(self) -> tuple[bool, str]:
@@ -125,12 +130,19 @@ class Victim:
         run("dvc", "exp", "remove", name, cwd=self.project)
 
     def is_undisturbed(self) -> bool:
-        """Whether the lock is that of a run nobody disturbed, and no progress is left behind."""
-        left = [path.name for path in self.progress.iterdir()]
-        return self._lock.read_bytes() == self._expected and left == ["lock"]
+        """Whether the lock is that of a run nobody disturbed, and names what all progress left was for."""
+        recorded = {(entry.stage, entry.path, entry.md5) for entry in entries(read_lock(self._lock))}
+        left = self.progress.glob("medtune-progress/*/*/")
+        return self._lock.read_bytes() == self._expected and all(_left(place) <= recorded for place in left)
 
     def _adapter(self) -> str:
         return hashlib.sha256((self.project / ADAPTER).read_bytes()).hexdigest()
+
+
+def _left(place: Path) -> set[tuple[str, str, str]]:
+    """What the stage of a place left there: its name, with each output and hash."""
+    mark = read_json(place / MARK)
+    return {(mark["stage"], path, md5) for path, md5 in mark.get("outputs", {"unfinished": ""}).items()}
 
 
 def kill_round(victim: Victim, rng: random.Random, number: int) -> Outcome:

@@ -1,17 +1,34 @@
-"""The `medtune` command."""
+"""The `medtune` command: what it offers, and what each part prints.
+
+A part is imported when it is called: torch and DVC take seconds to load, and `medtune --help` needs neither.
+"""
 
 import argparse
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError, run
+from medtune.run.libraries import keep_out
 
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_out()
     run(_main)
 
 
 def _main() -> None:
+    try:
+        arguments = _parser().parse_args()
+    finally:
+        # After `--help` the program ends at once: whether anybody still reads is to be known before.
+        sys.stdout.flush()
+    arguments.call(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="medtune", description="Reproducible LoRA fine-tuning on medical questions."
     )
@@ -37,6 +54,14 @@ def _main() -> None:
     )
     plan.add_argument("--json", action="store_true", help="the same figures for programs")
     plan.set_defaults(call=_plan)
+    check = commands.add_parser("check", help="what would make a stage fail at once, told before it runs")
+    check.set_defaults(call=_check)
+    runs = commands.add_parser("runs", help="commits and experiments: what differs, and the headline metrics")
+    runs.add_argument("revisions", nargs="*", metavar="REV", help="commits (default: the current one)")
+    runs.add_argument("-n", dest="commits", type=int, default=1, help="the last N commits of each REV")
+    runs.add_argument("--all-commits", action="store_true", help="every commit, and what was tried on it")
+    runs.add_argument("--json", action="store_true", help="the same for programs, with full names")
+    runs.set_defaults(call=_runs)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -45,24 +70,24 @@ def _main() -> None:
         default=0.05,
         help="how far a rate or loss of the second run may be off (default: %(default)s)",
     )
+    verify.add_argument("--json", action="store_true", help="the same for programs")
     verify.set_defaults(call=_verify)
     remote = commands.add_parser("check-remote", help="check that the DVC remote holds what the commit names")
     remote.add_argument("name", nargs="?", help="default: the default remote")
     remote.add_argument(
         "--mend", action="store_true", help="push again what is damaged or missing there and whole here"
     )
+    remote.add_argument("--json", action="store_true", help="the state of every object, for programs")
     remote.set_defaults(call=_check_remote)
-    runs = commands.add_parser("push-runs", help="push what every stage made so far, for others to reuse")
-    runs.add_argument("name", nargs="?", help="default: the default remote")
-    runs.set_defaults(call=_push_runs)
-    arguments = parser.parse_args()
-    arguments.call(arguments)
+    push = commands.add_parser("push-runs", help="push what every stage made so far, for others to reuse")
+    push.add_argument("name", nargs="?", help="default: the default remote")
+    push.set_defaults(call=_push_runs)
+    return parser
 
 
 def _ask(arguments: argparse.Namespace) -> None:
     if not arguments.question.strip():
         raise MedtuneError("the question is empty")
-    # Imported here: torch takes seconds to load, and `medtune --help` does not need it.
     from medtune.answer.answerer import Answerer
 
     answerer = Answerer.load(adapter=None if arguments.base else arguments.adapter)
@@ -95,42 +120,41 @@ def _plan(arguments: argparse.Namespace) -> None:
     print(describe(arguments.profile, kind=arguments.device, worst=arguments.worst, as_json=arguments.json))
 
 
+def _check(_: argparse.Namespace) -> None:
+    from medtune.commands.check import describe_check
+
+    print(describe_check())
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from medtune.commands.runs import describe_runs, find_runs, runs_as_json
+
+    runs = find_runs(arguments.revisions, commits=arguments.commits, all_commits=arguments.all_commits)
+    print(runs_as_json(runs) if arguments.json else describe_runs(runs))
+
+
 def _verify(arguments: argparse.Namespace) -> None:
-    from medtune.commands.verify import uncommitted, verify_chain
-
-    links = verify_chain()
-    for link in links:
-        print(f"{'BROKEN' if link.broken else 'holds ':<7}{link.name}")
-        if link.broken:
-            print(f"       {link.broken}")
-    if changed := uncommitted():
-        print(f"note: not as committed: {', '.join(changed)}")
-    if broken := sum(link.broken is not None for link in links):
-        raise MedtuneError(f"{broken} of {len(links)} links are broken")
-    if arguments.rerun:
-        _rerun(arguments.tolerance)
-
-
-def _rerun(tolerance: float) -> None:
     from medtune.commands.rerun import rerun
+    from medtune.commands.verify import describe_links, require_own_code, uncommitted, verify_chain
 
-    comparison = rerun()
-    verdict = comparison.verdict(tolerance)
-    print(f"\nrun again: {verdict}")
-    if verdict == "identical":
-        return
-    print(f"other outputs: {', '.join(comparison.outputs)}")
-    name, largest = max(comparison.metrics.items(), key=lambda item: item[1])
-    print(
-        f"largest difference: {largest:.3g} in a metric ({name}), "
-        f"{comparison.weights:.3g} in a weight of the adapter"
-    )
-    for difference in comparison.environment:
-        print(f"may be why: {difference}")
-    if not comparison.environment:
-        print("the recorded environments are the same")
-    if verdict == "different":
-        raise MedtuneError(f"the metrics of the second run are more than {tolerance:g} off")
+    require_own_code()
+    links, changed = verify_chain(), uncommitted()
+    broken = sum(link.broken is not None for link in links)
+    found = {"links": [asdict(link) for link in links], "uncommitted": changed}
+    if not arguments.json:
+        print(describe_links(links, changed))
+    comparison = None
+    if arguments.rerun and not broken:
+        comparison = rerun(sys.stderr if arguments.json else sys.stdout)
+        found["rerun"] = asdict(comparison) | {"verdict": comparison.verdict(arguments.tolerance)}
+        if not arguments.json:
+            print(comparison.describe(arguments.tolerance))
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    if broken:
+        raise MedtuneError(f"{broken} of {len(links)} links are broken")
+    if comparison and comparison.verdict(arguments.tolerance) == "different":
+        raise MedtuneError(f"the second run is another, by more than {arguments.tolerance:g}")
 
 
 def _check_remote(arguments: argparse.Namespace) -> None:
@@ -138,18 +162,21 @@ def _check_remote(arguments: argparse.Namespace) -> None:
 
     objects = check_remote(arguments.name)
     faults = [entry for entry in objects if entry.state != "whole"]
-    for fault in faults:
-        print(f"{fault.state:<9}{fault.path}")
+    said = [f"{fault.state:<9}{fault.path}" for fault in faults]
     if faults and arguments.mend:
         mend_remote(arguments.name)
         objects = check_remote(arguments.name)
         faults = [entry for entry in objects if entry.state != "whole"]
-        for fault in faults:
-            print(f"still {fault.state}: {fault.path}")
+        said += [f"still {fault.state}: {fault.path}" for fault in faults]
+    if arguments.json:
+        print(json.dumps([asdict(entry) for entry in objects], indent=2))
+    elif said:
+        print("\n".join(said))
     if faults:
         hint = "run `dvc repro` to make them here, then this again" if arguments.mend else "try --mend"
         raise MedtuneError(f"{len(faults)} of {len(objects)} objects are missing or damaged; {hint}")
-    print(f"all {len(objects)} objects are whole")
+    if not arguments.json:
+        print(f"all {len(objects)} objects are whole")
 
 
 def _push_runs(arguments: argparse.Namespace) -> None:

@@ -5,8 +5,8 @@ Run by `make install`:
     python -m medtune.commands.plots_page
 
 DVC's own page loads Vega from a server each time it is opened. This one is made at install time, since its
-script of 900 kB comes from an installed package and need not stand in git. It is named in `.dvc/config.local`,
-which git ignores too: a clone where it was never made shows plots as DVC does by itself.
+script of 900 kB comes from an installed package and need not stand in git. It is named in
+`.dvc/config.local`, which git ignores too: a clone where it was never made shows plots as DVC does by itself.
 """
 
 from pathlib import Path
@@ -50,7 +50,9 @@ The script is a function so that its names do not clash with those of the plots,
 
 def main() -> None:
     """Write the page, and name it in this machine's configuration unless another is named there."""
-    write_text(PLOTS_PAGE, PAGE.replace("SCRIPT", vl_convert.javascript_bundle(vl_version=VEGA_LITE)))
+    # vegaEmbed is what the plots call.
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    write_text(PLOTS_PAGE, PAGE.replace("SCRIPT", script))
     with Config(str(DVC_FOLDER)).edit("local") as local:
         # DVC looks for it from its own folder.
         local.setdefault("plots", {}).setdefault("html_template", PLOTS_PAGE.name)

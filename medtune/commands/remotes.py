@@ -6,6 +6,9 @@ lost. `medtune check-remote` reads every object back and hashes it.
 
 `dvc push --run-cache` sends the list of runs, but not the metrics of a run: they stand in git and are not
 pushed. So no stage that has metrics could be reused elsewhere. `medtune push-runs` sends those too.
+
+A cloud-versioned remote (`version_aware` or `worktree`) holds files under their own names, with no hash in
+them: neither works there, and DVC 3.67 spoils `dvc.lock` when it pushes to one.
 """
 
 from collections.abc import Iterator
@@ -66,7 +69,16 @@ def push_runs(name: str | None = None) -> int:
 def _remote(name: str | None) -> Iterator[tuple[Any, HashFileDB]]:
     try:
         with Repo() as repo:
-            yield repo, repo.cloud.get_remote_odb(name)
+            remote = repo.cloud.get_remote(name, command="push")
+            if remote.worktree or remote.fs.version_aware:
+                raise MedtuneError(
+                    f"remote {remote.name}: cloud-versioned (version_aware or worktree), so its files "
+                    "have no hashes for names to check or to reuse them by; accepted: a remote without these "
+                    "options (docs/remotes.md). `medtune verify` checks what `dvc pull` brought from one"
+                )
+            yield repo, remote.odb
+    except MedtuneError:
+        raise
     except Exception as error:
         # Every kind of storage has a library, and exceptions, of its own.
         raise MedtuneError(f"remote {name or '(default)'}: {error}") from None

@@ -51,11 +51,15 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
         use_dora=lora.dora,
         revision=model.revision,
     )
+    # Dropout comes between the two products, DoRA needs the norm of the whole weight, and NF4 a layer of its
+    # own: those keep PEFT's. What is registered here is not written into the adapter, which loads anywhere.
     if not (lora.dropout or lora.dora or getattr(base, "is_quantized", False)):
         config._register_custom_module({nn.Linear: FoldedLora})
     # PEFT writes this name into the adapter; as loaded it is a path of this machine.
     base.name_or_path = model.source
     try:
+        # PEFT keeps the new weights in float32 also over a base in bfloat16: steps of the optimizer are too
+        # small for eight bits of mantissa.
         return get_peft_model(base, config)
     except ValueError as error:
         raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
@@ -70,9 +74,12 @@ class FoldedLora(LoraLinear):
 
     def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
         """Map (..., inputs) to (..., outputs), in the dtype of `x`."""
+        # PEFT's own also serves layers that are merged, switched off or of several adapters: not in training.
         [name] = self.active_adapters
+        # The input has the dtype of the base. PEFT casts it to the adapter's; the weights are far smaller.
         down, up = (self.get_parameter(f"{part}.{name}.weight").to(x.dtype) for part in ("lora_A", "lora_B"))
         frozen: Tensor = self.get_submodule("base_layer")(x)
+        # `addmm`, which scales and adds while it multiplies, knows matrices only: batch and tokens are one.
         update = linear(x, down).flatten(0, -2)
         scaling = self.scaling[name]
         return torch.addmm(frozen.flatten(0, -2), update, up.t(), alpha=scaling).view_as(frozen)
@@ -80,6 +87,8 @@ class FoldedLora(LoraLinear):
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:
     head = model.get_output_embeddings()
+    # PEFT matches names by their end: q_proj stands for that layer in every decoder layer. The head, whose
+    # weights are often the embeddings, is left out, as by `all-linear`.
     linear = (
         name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head
     )
@@ -91,6 +100,7 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
 
     PEFT keeps `target_modules` as a set and writes it in hash order; its model card names local paths.
     """
+    # By default PEFT would ask the hub whether the vocabulary has grown, to save the embeddings then.
     model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -106,6 +116,7 @@ def publish_adapter(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, folder
     Whatever else lies there, such as the card that `evaluate` writes, stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, on the same file system: each file then takes its place in one step.
     with TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as temporary:
         tokenizer.save_pretrained(temporary)
         for name in (WEIGHTS, CONFIG):
@@ -137,6 +148,7 @@ def check_adapter(folder: Path, model: ModelParams) -> None:
     except (ValueError, KeyError, TypeError):
         raise MedtuneError(f"{folder / CONFIG}: not the configuration of a PEFT adapter") from None
     try:
+        # Reads the header alone: its lengths tell a file that was cut off.
         safe_open(folder / WEIGHTS, framework="numpy")
     except SafetensorError as error:
         raise MedtuneError(f"{folder / WEIGHTS}: not a whole safetensors file: {error}") from None

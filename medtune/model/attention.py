@@ -42,6 +42,7 @@ def causal_mask(width: int, past: int, like: Tensor) -> Tensor:
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """What to add to scores: nothing where `seen` is true, else as much as hides a token."""
+    # Not minus infinity: the softmax of a row in which every token is hidden, as of padding, would be NaN.
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
 
 
@@ -62,9 +63,13 @@ def _eager(
     """
     tokens = query.shape[2]
     if mask is None:
+        # More keys than queries: what a cache holds comes first, and all of it is seen.
         mask = causal_mask(tokens, key.shape[2] - tokens, query)
+    # (batch, key heads, query heads of each x tokens, head size): a group of heads lies together.
     grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    # Apart again for the mask, which is one for all heads, and together for the second product.
     scores = (grouped @ key.transpose(2, 3)).unflatten(2, (-1, tokens)) * scaling + mask.unsqueeze(2)
+    # In bfloat16 a sum over hundreds of tokens would keep two digits; transformers casts here too.
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).flatten(2, 3)
     weights = nn.functional.dropout(weights, dropout, module.training)
     return (weights @ value).unflatten(2, (-1, tokens)).flatten(1, 2).transpose(1, 2), None
@@ -88,26 +93,33 @@ def _attend(
     if unknown := [name for name in UNKNOWN if options.get(name) is not None]:
         raise MedtuneError(f"model.source: its attention needs {unknown[0]}; accepted: Llama's architecture")
     attend = partial(inner, module, **options)
+    # `shared` is a keyword that Llama hands on, untouched, from the model's call to each layer's attention.
     if shared is None:
         return attend(query, key, value, attention_mask)
     length = shared.length
 
     def rows(states: Tensor) -> Tensor:
+        """From (1, heads, length + rows x width, head size) to (rows, heads, width, head size)."""
         return states[0, :, length:].unflatten(1, (shared.rows, -1)).transpose(0, 1)
 
     def with_prefix(states: Tensor) -> Tensor:
+        # The gradient of `expand` is the sum over the rows: as if the prefix had run in each of them.
         prefix = states[:, :, :length].expand(shared.rows, -1, -1, -1)
         return torch.cat([prefix, rows(states)], dim=2)
 
+    # No row sees another: each attends to the prefix and to itself, as a batch of its own.
     output, _ = attend(rows(query), with_prefix(key), with_prefix(value), attention_mask)
     output = output.flatten(0, 1).unsqueeze(0)
     if length:
+        # The mask given is that of the rows; without one it is causal.
         first, _ = attend(query[:, :, :length], key[:, :, :length], value[:, :, :length], None)
         output = torch.cat([first, output], dim=1)
     return output, None
 
 
+# Names of our own: transformers' eager and sdpa stay what they are for whatever else runs in this process.
 _INNER: dict[str, Callable[..., tuple[Tensor, Any]]] = {"eager": _eager, "sdpa": sdpa_attention_forward}
 for _name, _inner in _INNER.items():
     AttentionInterface.register(implementation(_name), partial(_attend, _inner))
+    # Under an unknown name transformers would make no mask at all, and padding would be attended to.
     AttentionMaskInterface.register(implementation(_name), ALL_MASK_ATTENTION_FUNCTIONS[_name])

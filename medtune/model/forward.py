@@ -35,18 +35,22 @@ def logits_at(
     padded on the right, so that under the causal mask no real token ever sees padding.
     """
     length, (count, width) = len(prefix), rows.shape
+    # Nothing to share: transformers' own way, a batch of rows, and its own causal mask.
     if not length and mask is None:
         with only_positions(head, wanted):
             return model(input_ids=rows, use_cache=False).logits.squeeze(0)
+    # In one row every token would be further on than in its own text: each row goes on where the prefix ends.
     if positions is None:
         positions = torch.arange(length, length + width, device=rows.device).repeat(count)
     if mask is None:
+        # The head is frozen and in the dtype of the base, in which scores are computed.
         mask = causal_mask(width, length, head.get_parameter("weight"))
     first = torch.arange(length, device=rows.device)
     with only_positions(head, pad(wanted.flatten(), (length, 0)).unsqueeze(0)):
         output = model(
             input_ids=torch.cat([prefix, rows.flatten()]).unsqueeze(0),
             position_ids=torch.cat([first, positions.flatten()]).unsqueeze(0),
+            # With four dimensions transformers takes it as it is, whatever it covers: here the rows alone.
             attention_mask=mask,
             use_cache=False,
             shared=SharedPrefix(length, count),
@@ -56,6 +60,7 @@ def logits_at(
 
 def run_prefix(model: nn.Module, head: nn.Module, prefix: Tensor, rows: int) -> Cache:
     """Keys and values of the token ids `prefix`, of shape (length,), as the cache of so many equal rows."""
+    # Nobody asks what comes after the prefix; keys and values are all that is wanted.
     nothing = torch.zeros(1, len(prefix), dtype=torch.bool, device=prefix.device)
     with only_positions(head, nothing):
         cache: Cache = model(input_ids=prefix.unsqueeze(0), use_cache=True).past_key_values
@@ -67,6 +72,7 @@ def shared_length(prompts: Sequence[Sequence[int]]) -> int:
     """How many first tokens the prompts share, leaving each at least one of its own; 0 for one prompt."""
     if len(prompts) == 1:
         return 0
+    # A row without a token of its own would have nothing to run, and no logits.
     columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 

@@ -105,18 +105,22 @@ PINNED = {
 """Shapes of pinned models by source and revision: gated ones are planned for without a token, too."""
 
 
-def find_shape(model: ModelParams) -> Shape:
-    """The model's shape, from its config.json or GGUF; of a hub model nothing else is fetched."""
-    is_hub_id = model.revision is not None
-    if is_hub_id:
+def known_shape(model: ModelParams) -> Shape | None:
+    """The model's shape as far as it is known on this machine; nothing is fetched."""
+    if model.revision is not None:
         cached = try_to_load_from_cache(model.source, "config.json", revision=model.revision)
         if isinstance(cached, str):
             return Shape.from_config(Path(cached))
-    if (model.source, model.revision) in PINNED:
-        return PINNED[model.source, model.revision]
-    if not is_hub_id:
-        files = locate(model)
-        return Shape.from_gguf(files.path) if files.is_gguf else Shape.from_config(files.path / "config.json")
+    if (model.source, model.revision) in PINNED or model.revision is not None:
+        return PINNED.get((model.source, model.revision))
+    files = locate(model)
+    return Shape.from_gguf(files.path) if files.is_gguf else Shape.from_config(files.path / "config.json")
+
+
+def find_shape(model: ModelParams) -> Shape:
+    """The model's shape; of a hub model that is not here only config.json is fetched."""
+    if (known := known_shape(model)) is not None:
+        return known
     try:
         fetched = hf_hub_download(model.source, "config.json", revision=model.revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -4,26 +4,37 @@ DVC deletes a stage's outputs before it runs, and `dvc exp run --temp` runs in a
 So what a stage has done so far lies in the user's cache, named after a fingerprint of everything that
 decides its result:
 
-    ~/.cache/medtune/progress/finetune-0f3a5c.../0/checkpoint-25/
+    ~/.cache/medtune/medtune-progress/finetune-0f3a5c.../0/
+      progress.json    that it is such a place and, once the stage is done, what it left in which repository
+      checkpoint-25/   what the stage keeps there
 
 A run with any other fingerprint finds nothing there and starts anew. The number is a place for one
 process: a second run of the same fingerprint takes the next one.
+
+A stage that is done has not yet been recorded: DVC hashes and saves its outputs first. So its place stays,
+for a stage killed in between to publish once more, until the next start of a stage finds that `dvc.lock`
+names these outputs. Nothing is ever deleted but places that carry the file above.
 """
 
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from medtune.core.cache import progress_folder
+from medtune.core.cache import progress_folder, require_writable
+from medtune.core.errors import MedtuneError
+from medtune.core.outputs import read_json, write_json
+from medtune.run.lock_file import LOCK_FILE, dvc_md5, read_lock
 
 FORGET_AFTER_DAYS = 30
+"""When a place that nobody has come back to is deleted, or abandoned experiments would pile up."""
+MARK = "progress.json"
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -32,27 +43,33 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def kept_progress(stage: str, identity: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder with what an earlier run of the same identity left; deleted when the block succeeds."""
+def kept_progress(stage: str, identity: Mapping[str, Any], outputs: Iterable[Path]) -> Iterator[Path]:
+    """A folder with what an earlier run of the same identity left.
+
+    When the block succeeds, the stage's `outputs` have to be there, named as in dvc.yaml; the folder stays
+    until `dvc.lock` in the current one names them too.
+    """
     root = progress_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    runs = root / f"{stage}-{fingerprint(identity)[:32]}"
-    # Held only while places are taken and given back, so that no lock file vanishes under a newcomer.
-    guard = FileLock(root / "lock")
-    with guard:
-        _forget_old(root)
-        place, lock = _take_place(runs)
+    require_writable(root, "MEDTUNE_PROGRESS")
+    # Held while places are taken and deleted, so that no lock file vanishes under a newcomer.
+    with FileLock(root / "lock"):
+        _delete_unneeded(root)
+        place, lock = _take_place(root / f"{stage}-{fingerprint(identity)[:32]}")
     try:
+        # A place that was done is so no longer: its outputs are about to be written again.
+        write_json(place / MARK, {"stage": stage})
         yield place
-    except BaseException:
+        write_json(place / MARK, _done(stage, outputs))
+    finally:
         lock.release()
-        raise
-    with guard:
-        shutil.rmtree(place)
-        lock.release()
-        Path(lock.lock_file).unlink()
-        if not any(runs.iterdir()):
-            runs.rmdir()
+
+
+def _done(stage: str, outputs: Iterable[Path]) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "repository": str(Path.cwd()),
+        "outputs": {path.as_posix(): dvc_md5(path) for path in outputs},
+    }
 
 
 def _take_place(runs: Path) -> tuple[Path, FileLock]:
@@ -63,7 +80,7 @@ def _take_place(runs: Path) -> tuple[Path, FileLock]:
     taken = {path.name for path in started}
     unused = next(runs / str(number) for number in range(len(taken) + 1) if str(number) not in taken)
     for place in [*started, unused]:
-        lock = FileLock(runs / f"{place.name}.lock")
+        lock = _lock(place)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -73,9 +90,53 @@ def _take_place(runs: Path) -> tuple[Path, FileLock]:
     raise AssertionError("a place that nobody has started was locked")
 
 
-def _forget_old(root: Path) -> None:
-    """Delete what nobody has come back to, or abandoned experiments would pile up."""
-    oldest = time.time() - FORGET_AFTER_DAYS * 24 * 3600
-    for runs in root.iterdir():
-        if runs.is_dir() and all(path.stat().st_mtime < oldest for path in [runs, *runs.iterdir()]):
-            shutil.rmtree(runs)
+def _lock(place: Path) -> FileLock:
+    """The lock that a process holds while it works in a place."""
+    return FileLock(place.with_name(f"{place.name}.lock"))
+
+
+def _delete_unneeded(root: Path) -> None:
+    for mark in sorted(root.glob(f"*/*/{MARK}")):
+        place = mark.parent
+        lock = _lock(place)
+        # Held by a living process (Timeout is an OSError), or not to be deleted by this user: it stays.
+        with suppress(OSError), lock.acquire(timeout=0):
+            if _may_be_needed(place):
+                continue
+            Path(lock.lock_file).unlink()
+            _delete(place)
+            if not any(place.parent.iterdir()):
+                place.parent.rmdir()
+
+
+def _may_be_needed(place: Path) -> bool:
+    """Whether somebody may come back: not if `dvc.lock` vouches for what was left, nor after a long time."""
+    try:
+        mark = read_json(place / MARK)
+        if _last_touched(place) < time.time() - FORGET_AFTER_DAYS * 24 * 3600:
+            return "stage" not in mark
+        return Path(mark["repository"]).is_dir() and not _is_recorded(mark)
+    except (MedtuneError, OSError, ValueError, KeyError, TypeError):
+        # Not done; or its repository is somebody else's and in the middle of a write: no reason to fail here.
+        return True
+
+
+def _last_touched(place: Path) -> float:
+    return max(path.lstat().st_mtime for path in [place, *place.iterdir()])
+
+
+def _is_recorded(mark: Mapping[str, Any]) -> bool:
+    """Whether the `dvc.lock` of its repository names just what a stage left."""
+    stage = read_lock(Path(mark["repository"]) / LOCK_FILE)[mark["stage"]]
+    recorded = {out["path"]: out["md5"] for out in stage["outs"]}
+    return mark["outputs"].items() <= recorded.items()
+
+
+def _delete(place: Path) -> None:
+    # The mark goes last: what is left if this is killed is then still known to be ours.
+    for path in place.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+    shutil.rmtree(place)

@@ -29,6 +29,11 @@ class EncodedExamples:
         """How many tokens carry a label."""
         return sum(label != IGNORED for labels in self.rows["labels"] for label in labels)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens carry none."""
+        return sum(map(len, self.rows["labels"])) - self.answer_tokens
+
 
 def encode_examples(
     examples: Sequence[Example], encoder: ChatEncoder, params: FinetuneParams, path: Path

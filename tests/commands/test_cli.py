@@ -1,6 +1,7 @@
 """The command line: quick help, and one line for every mistake."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +24,30 @@ def medtune(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 def test_help_names_the_commands_and_imports_no_torch() -> None:
     shown = medtune("--help")
     assert shown.returncode == 0
-    assert "ask" in shown.stdout
+    for name in ("ask", "use", "plan", "check", "runs", "verify", "check-remote", "push-runs"):
+        assert re.search(rf"^    {name}\s", shown.stdout, re.MULTILINE)
     script = (
         "import sys, medtune.commands.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_importing_the_command_leaves_the_process_as_it_was_and_calling_it_keeps_out_what_costs() -> None:
+    script = (
+        "import sys; from medtune.commands import cli; assert 'bitsandbytes' not in sys.modules; "
+        "sys.argv[1:] = ['use', '--list']; cli.main(); sys.exit(sys.modules['bitsandbytes'] is not None)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("use", "--list")])
+def test_a_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "medtune.commands.cli", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -44,7 +64,22 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], expec
     assert "Traceback" not in result.stderr
 
 
-def test_outside_the_repository_it_says_where_to_run(tmp_path: Path) -> None:
-    result = medtune("ask", "Fever?", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("ask", "Fever?"), "error: params.yaml: no such file; run this in the top folder"),
+        (("check",), "error: params.yaml: no such file; run this in the top folder"),
+        (("plan",), "error: params.yaml: no such file; run this in the top folder"),
+        (("runs",), "error: DVC cannot list runs here: you are not inside of a DVC repository"),
+        (("verify",), "error: Python imports medtune from"),
+        (("check-remote",), "error: remote (default): you are not inside of a DVC repository"),
+        (("push-runs",), "error: remote (default): you are not inside of a DVC repository"),
+    ],
+)
+def test_outside_the_repository_it_says_where_to_run(
+    tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = medtune(*arguments, cwd=tmp_path)
     assert result.returncode == 1
-    assert "error: params.yaml: no such file; run this in the top folder" in result.stderr
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr

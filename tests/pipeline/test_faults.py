@@ -20,7 +20,8 @@ import os, pathlib, signal, sys
 
 if "stages.finetune" in sys.orig_argv:
     def fail(*_):
-        if any(pathlib.Path(os.environ["MEDTUNE_PROGRESS"]).glob("finetune-*/*/checkpoint-1/manifest.json")):
+        progress = pathlib.Path(os.environ["MEDTUNE_PROGRESS"], "medtune-progress")
+        if any(progress.glob("finetune-*/*/checkpoint-1/manifest.json")):
             signal.setitimer(signal.ITIMER_REAL, 0)
             raise RuntimeError("a fault in the code")
 

@@ -29,6 +29,7 @@ def test_labels_stand_on_the_answer_and_its_end_alone(
     assert chatml_tokenizer.decode(labelled) == "A high temperature.<|im_end|>"
     assert row["labels"][-len(labelled) :] == row["input_ids"][-len(labelled) :] == labelled
     assert encoded.answer_tokens == len(labelled)
+    assert encoded.prompt_tokens == len(row["input_ids"]) - len(labelled)
 
 
 def test_too_long_is_an_error_or_counted_but_never_cut(

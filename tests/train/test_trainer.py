@@ -1,11 +1,14 @@
 """The whole training run on a tiny Llama: what it leaves, that it repeats, and how it fails."""
 
 import json
+import logging
 import pickle
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,18 +18,21 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import write_json
-from medtune.model.adapter import attach_lora, copy_adapter
+from medtune.model.adapter import ADAPTER_FILES, attach_lora, publish_adapter
 from medtune.model.params import ModelParams
-from medtune.train.batching import IGNORED
+from medtune.train import callbacks
+from medtune.train.batching import IGNORED, EncodedExamples
+from medtune.train.callbacks import write_curves
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.params import EarlyStoppingParams, FinetuneParams
-from medtune.train.trainer import AnswerTrainer, TrainingResult, train
+from medtune.train.trainer import AnswerTrainer, TrainingResult, train, training_details, training_metrics
 from tests.conftest import ROOT
 from tests.tools import digests
 
 Run = Callable[..., tuple[PeftModel, TrainingResult]]
 
 PROGRESS = Path("progress")
+CURVES = Path("curves")
 
 CHECKPOINT_FILES = {
     "adapter_config.json",
@@ -50,6 +56,15 @@ def rows(count: int, start: int = 20) -> Dataset:
             for ids in [list(range(start + i % 50, start + i % 50 + 5 + i % 4))]
         ]
     )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of products this small several threads only make waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -80,11 +95,11 @@ def run(
         checkpoints = Checkpoints(PROGRESS, params.keep_checkpoints)
         device, validated = torch.device("cpu"), validation or rows(9)
         result = train(
-            AnswerTrainer(model, chatml_tokenizer, rows(38), validated, params, checkpoints, device)
+            AnswerTrainer(model, chatml_tokenizer, rows(38), validated, params, checkpoints, device, CURVES)
         )
         shutil.rmtree("models", ignore_errors=True)
         checkpoints.publish(result.steps, Path("models/checkpoints"))
-        copy_adapter(checkpoints.path(result.best_step), Path("models/adapter"))
+        publish_adapter(checkpoints.path(result.best_step), chatml_tokenizer, Path("models/adapter"))
         write_json(Path("models/log.json"), {"log": [e for e in result.log if "train_loss" not in e]})
         shutil.rmtree(PROGRESS)
         return model, result
@@ -104,7 +119,7 @@ def test_it_learns_and_keeps_the_best_checkpoint(run: Run, params: FinetuneParam
     assert kept >= {"checkpoint-16", "checkpoint-20"}
     saved = Path(f"models/checkpoints/checkpoint-{result.best_step}")
     assert {path.name for path in saved.iterdir()} == CHECKPOINT_FILES
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
+    for name in ADAPTER_FILES:
         assert Path("models/adapter", name).read_bytes() == (saved / name).read_bytes()
 
 
@@ -180,10 +195,21 @@ def test_early_stopping_ends_the_run(run: Run, params: FinetuneParams) -> None:
     assert result.steps == 4
 
 
-def test_a_diverging_run_is_one_clear_error(run: Run, params: FinetuneParams) -> None:
+def test_a_diverging_run_is_one_clear_error_in_a_line_of_its_own(
+    run: Run,
+    params: FinetuneParams,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     wild = params.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
-    with pytest.raises(MedtuneError, match=r"training diverged: .* lower finetune.learning_rate"):
+    with pytest.raises(MedtuneError) as error:
         run(wild)
+    # While the error, and with it the bar, is alive: that goes when it is deleted.
+    said = capfd.readouterr().err
+    assert "finetune: " in said
+    assert said.endswith("\n")
+    assert error.match(r"training diverged: .* lower finetune.learning_rate")
 
 
 class Killed(BaseException):
@@ -244,6 +270,166 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
     assert digests(Path("models")) == expected
 
 
+@pytest.fixture
+def saving_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint by time at every step."""
+    monkeypatch.setattr(callbacks, "SAVE_AFTER", 0.0)
+
+
+UNEVEN: dict[str, object] = {"log_every": 3, "evaluate_every": 7}
+"""Steps with neither a log nor a validation, steps with one of them, and a validation between two logs."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        UNEVEN,
+        UNEVEN | {"keep_checkpoints": 1, "epochs": 1.6},
+        UNEVEN | {"batch_size": 2, "gradient_accumulation": 2},
+        UNEVEN | {"early_stopping": EarlyStoppingParams(patience=1, min_improvement=0.5)},
+        {"log_every": 99, "evaluate_every": 99, "epochs": 1.0},
+    ],
+    ids=["plain", "keep-one", "accumulation", "early-stopping", "shorter than its intervals"],
+)
+def test_no_output_depends_on_checkpoints_by_time(
+    run: Run,
+    params: FinetuneParams,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+) -> None:
+    """Neither on those of a run that nobody killed, nor on those from which a killed one went on."""
+    dropout = params.lora.model_copy(update={"dropout": 0.1})
+    params = params.model_copy(update={"lora": dropout, **changes})
+    # Sums of tenths are rounded, otherwise where they are cut otherwise.
+    monkeypatch.setattr(AnswerTrainer, "floating_point_ops", lambda *_: 0.1)
+    run(params)
+    expected = digests(Path("models")) | digests(CURVES)
+    monkeypatch.setattr(callbacks, "SAVE_AFTER", 0.0)
+    run(params)
+    assert digests(Path("models")) | digests(CURVES) == expected
+    kills = [(1, "training_step"), (2, "_save_rng_state"), (3, "training_step"), (5, "training_step")]
+    kills += [(7, "training_step"), (8, "training_step"), (9, "_save_rng_state")]
+    for steps, during in kills:
+        with killed_at(monkeypatch, steps, during):
+            run(params)
+    capsys.readouterr()
+    run(params)
+    assert "going on from step 8" in "".join(capsys.readouterr())
+    assert digests(Path("models")) | digests(CURVES) == expected
+
+
+def test_a_checkpoint_by_time_is_made_only_when_the_last_one_is_too_old(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def at_each_step(trainer: AnswerTrainer, *arguments: Any) -> torch.Tensor:
+        nonlocal now
+        now += 1.0
+        return step(trainer, *arguments)
+
+    def sealed(checkpoints: Checkpoints, step: int, seconds: float) -> None:
+        steps.append(step)
+        seal(checkpoints, step, seconds)
+
+    steps: list[int] = []
+    step, seal = AnswerTrainer.training_step, Checkpoints.seal_between
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(callbacks, "SAVE_AFTER", 3.0)
+    monkeypatch.setattr(AnswerTrainer, "training_step", at_each_step)
+    monkeypatch.setattr(Checkpoints, "seal_between", sealed)
+    run(params.model_copy(update={"evaluate_every": 8}))
+    # Validated, and so saved, at 8, 16 and 20.
+    assert steps == [3, 6, 11, 14, 19]
+
+
+@pytest.mark.usefixtures("saving_all_the_time")
+def test_of_checkpoints_by_time_only_the_newest_is_there_and_none_after_a_validation(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with killed_at(monkeypatch, 7, "training_step"):
+        run(params)
+    assert {path.name for path in PROGRESS.iterdir()} == {"checkpoint-4", "between"}
+    assert [path.name for path in (PROGRESS / "between").iterdir()] == ["checkpoint-7"]
+    with killed_at(monkeypatch, 8, "training_step"):
+        run(params)
+    assert {path.name for path in PROGRESS.iterdir()} == {"checkpoint-4", "checkpoint-8"}
+
+
+@pytest.mark.usefixtures("saving_all_the_time")
+def test_a_damaged_checkpoint_by_time_is_not_used(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(params)
+    expected = digests(Path("models"))
+    with killed_at(monkeypatch, 7, "training_step"):
+        run(params)
+    (PROGRESS / "between/checkpoint-7/since_log_0.json").unlink()
+    run(params)
+    printed = "".join(capsys.readouterr())
+    assert "checkpoint-7: incomplete or damaged, not used" in printed
+    assert "going on from step 4" in printed
+    assert digests(Path("models")) == expected
+
+
+def test_curves_are_there_while_training_runs_and_whole_after_a_resume(
+    run: Run, params: FinetuneParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with killed_at(monkeypatch, 11, "training_step"):
+        run(params)
+    lines = {name: (CURVES / f"{name}.csv").read_text().splitlines() for name in ("training", "validation")}
+    assert lines["training"][0] == "step,loss,learning_rate,grad_norm"
+    assert [line.split(",")[0] for line in lines["training"][1:]] == ["2", "4", "6", "8", "10"]
+    assert lines["validation"][0] == "step,eval_loss"
+    assert [line.split(",")[0] for line in lines["validation"][1:]] == ["4", "8"]
+    # DVC deletes outputs before a stage runs.
+    shutil.rmtree(CURVES)
+    _, result = run(params)
+    write_curves(tmp_path / "expected", result.log)
+    assert digests(CURVES) == digests(tmp_path / "expected")
+    assert len((CURVES / "training.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    "stopping", [None, EarlyStoppingParams(patience=9, min_improvement=0.0)], ids=["plain", "early-stopping"]
+)
+def test_training_says_nothing_but_how_far_it_is(
+    run: Run,
+    params: FinetuneParams,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    stopping: EarlyStoppingParams | None,
+) -> None:
+    # transformers hands nothing on to the logger that pytest listens to.
+    monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [caplog.handler])
+    params = params.model_copy(update={"early_stopping": stopping})
+    with killed_at(monkeypatch, 11, "training_step"):
+        run(params)
+    run(params)
+    assert caplog.messages == []
+    said = [line for line in "".join(capfd.readouterr()).replace("\r", "\n").splitlines() if line.strip()]
+    assert all(line.startswith("finetune: ") for line in said)
+    assert "finetune: going on from step 8" in said
+    assert not [line for line in said if " 0%" in line]
+
+
+def test_metrics_are_one_figure_and_the_rest_details(run: Run, params: FinetuneParams) -> None:
+    model, result = run(params)
+    training, validation = EncodedExamples(rows(38), ["long"]), EncodedExamples(rows(9), [])
+    assert training_metrics(result) == {"validation_loss": result.validation_loss}
+    details = training_details(result, model, training, validation)
+    assert (details["steps"], details["examples"], details["examples_left_out"]) == (20, 38, 1)
+    # Three tokens of each row are its prompt.
+    assert (details["prompt_tokens"], details["validation_prompt_tokens"]) == (3 * 38, 3 * 9)
+    tokens = sum(len(row["input_ids"]) for row in training.rows)
+    assert details["prompt_tokens"] + details["answer_tokens"] == tokens
+    assert details["tokens_seen"] == 2 * tokens
+    losses = [entry["loss"] for entry in result.log if "loss" in entry]
+    assert details["training_loss"] == losses[-1]
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "no manifest"])
 def test_a_damaged_checkpoint_is_not_used(
     run: Run,
@@ -287,10 +473,13 @@ def test_a_run_killed_after_its_last_checkpoint_trains_no_further(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoints, "publish", die)
         run(params)
+    curves = digests(CURVES)
+    shutil.rmtree(CURVES)
     with monkeypatch.context() as patch:
         patch.setattr(AnswerTrainer, "training_step", lambda *_: pytest.fail("trained on"))
         run(params)
     assert digests(Path("models")) == expected
+    assert digests(CURVES) == curves
 
 
 class Payload:

@@ -1,0 +1,178 @@
+"""`medtune runs`: every run in a line, with the parameters that tell them apart and the headline metrics.
+
+`dvc exp show` makes a column of every parameter and of every metric, too many for a terminal. This is the
+same data, from DVC, without what is the same in all rows.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from shutil import get_terminal_size
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import SCMError
+from dvc.utils.flatten import flatten
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medtune.core.errors import MedtuneError
+
+HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
+"""The files of the metrics that are shown."""
+COLUMNS = ("accuracy", "base", "gain", "token_f1", "validation_loss")
+WIDTH = 160
+"""Characters in a line where there is no terminal to ask."""
+CELL = 24
+"""Characters of a parameter's value that are shown."""
+NOTHING = (
+    "no runs yet: `dvc repro` makes the first; `dvc exp run --set-param finetune.lora.r=32` tries another"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The workspace, a commit, or an experiment on one; `state` is empty for what has simply succeeded."""
+
+    name: str
+    commit: str
+    state: str
+    is_experiment: bool
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_runs(revisions: Sequence[str] = (), *, commits: int = 1, all_commits: bool = False) -> list[Run]:
+    """The workspace, the last `commits` from each revision (default: the current one), their experiments."""
+    try:
+        with Repo() as repo:
+            states = repo.experiments.show(revs=list(revisions) or None, num=commits, all_commits=all_commits)
+            return list(_runs(states))
+    except (DvcException, SCMError) as error:
+        raise MedtuneError(f"DVC cannot list runs here: {' '.join(str(error).split())}") from None
+
+
+def describe_runs(runs: Sequence[Run], width: int | None = None) -> str:
+    """A table for people, at most `width` characters wide (default: as wide as the terminal)."""
+    if not any(run.metrics or run.state for run in runs):
+        return NOTHING
+    names = _telling_apart(runs)
+    width = width or get_terminal_size((WIDTH, 24)).columns
+    # Wider than any table, or rich would cut cells.
+    console = Console(width=100_000)
+    shown = len(names)
+    # The metrics and the names of the runs stay, whatever has to go.
+    while shown and console.measure(_table(runs, names[:shown])).maximum > width:
+        shown -= 1
+    with console.capture() as captured:
+        console.print(_table(runs, names[:shown]))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    if left_out := names[shown:]:
+        lines.append(f"no room for: {', '.join(left_out)}; a wider terminal or --json has them")
+    return "\n".join(lines)
+
+
+def runs_as_json(runs: Sequence[Run]) -> str:
+    """The same for programs: all parameters that differ, under their full names, and every metric."""
+    names = _telling_apart(runs)
+    rows = [
+        {
+            "run": run.name,
+            "commit": run.commit,
+            "state": run.state or "success",
+            "params": {name: run.params[name] for name in names if name in run.params},
+            "metrics": dict(run.metrics),
+        }
+        for run in runs
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def _runs(states: Iterable[Any]) -> Iterator[Run]:
+    for baseline in states:
+        commit = baseline.rev if baseline.rev == "workspace" else baseline.rev[:7]
+        yield _run(baseline, baseline.name or commit, commit, "", is_experiment=False)
+        for experiment in baseline.experiments or ():
+            tip = experiment.revs[0]
+            state = experiment.executor.state if experiment.executor else "success"
+            name = tip.name or experiment.name or tip.rev[:7]
+            yield _run(tip, name, commit, "" if state == "success" else state, is_experiment=True)
+
+
+def _run(found: Any, name: str, commit: str, state: str, *, is_experiment: bool) -> Run:
+    if found.data is None:
+        return Run(name, commit, state or "unreadable", is_experiment)
+    params = {key: value for file in found.data.params.values() for key, value in _values(file).items()}
+    metrics: dict[str, Any] = {}
+    # What a run that has not ended has in its metrics is what the commit before had.
+    for file in HEADLINES if not state else ():
+        metrics |= _values(found.data.metrics.get(file, {}))
+    return Run(name, commit, state, is_experiment, params, metrics)
+
+
+def _values(file: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in a file that DVC has read, by dotted name; none if it could not be read."""
+    content = file.get("data")
+    return flatten(content) if isinstance(content, dict) else {}
+
+
+def _telling_apart(runs: Sequence[Run]) -> list[str]:
+    """Parameters of which not all runs have the same value, first those that tell experiments apart."""
+    known = [run for run in runs if run.params]
+    experiments = [run for run in known if run.is_experiment]
+    return list(dict.fromkeys([*_varying(experiments), *_varying(known)]))
+
+
+def _varying(runs: Sequence[Run]) -> list[str]:
+    names = dict.fromkeys(name for run in runs for name in run.params)
+    return [
+        name for name in names if len({json.dumps(run.params.get(name), default=str) for run in runs}) > 1
+    ]
+
+
+def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    short = _short_names([name for run in runs for name in run.params])
+    has_state = any(run.state for run in runs)
+    table.add_column("run", no_wrap=True)
+    for header in [*(short[name] for name in names), *COLUMNS]:
+        table.add_column(header, no_wrap=True, justify="right")
+    if has_state:
+        table.add_column("state", no_wrap=True)
+    for run in runs:
+        cells = [_shown(run.params, name) for name in names]
+        cells += [_metric(run.metrics, column) for column in COLUMNS]
+        name = f"  {run.name}" if run.is_experiment else run.name
+        style = "" if run.is_experiment else "bold"
+        # As Text, or rich would take brackets in a name or a value for a style.
+        table.add_row(*map(Text, [name, *cells, *([run.state] if has_state else [])]), style=style)
+    return table
+
+
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """Names without their section where that leaves no doubt: `lora.r` for `finetune.lora.r`."""
+    names = set(names)
+    counts = Counter(name.partition(".")[2] or name for name in names)
+    rests = {name: name.partition(".")[2] or name for name in names}
+    return {name: rest if counts[rest] == 1 else name for name, rest in rests.items()}
+
+
+def _metric(metrics: Mapping[str, Any], column: str) -> str:
+    value = metrics.get(column)
+    if not isinstance(value, (int, float)):
+        return "" if value is None else str(value)
+    if column != "gain":
+        return f"{value:.3f}"
+    low, high = metrics.get("gain_low"), metrics.get("gain_high")
+    interval = f" [{low:.2f}, {high:.2f}]" if isinstance(low, float) and isinstance(high, float) else ""
+    return f"{value:.2f}{interval}"
+
+
+def _shown(params: Mapping[str, Any], name: str) -> str:
+    if name not in params:
+        return ""
+    text = "null" if params[name] is None else " ".join(str(params[name]).split())
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"

@@ -1,0 +1,187 @@
+"""`medtune runs` on a small pipeline of its own, with a grid that DVC really ran."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medtune.commands.runs import NOTHING, Run, describe_runs, find_runs
+from medtune.core.errors import MedtuneError
+from tests.project import attempt, commit, run
+
+MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
+PARAMS = """\
+data: {seed: 7, kinds: {definition: {train: 10}}}
+finetune:
+  seed: 7
+  learning_rate: 0.001
+  lora: {r: 8, alpha: 16}
+"""
+STAGE = """\
+import json
+from pathlib import Path
+from ruamel.yaml import YAML
+
+params = YAML(typ="safe").load(Path("params.yaml"))["finetune"]
+rank, rate = params["lora"]["r"], params["learning_rate"]
+if rank == 32:
+    raise SystemExit("a rank that fails")
+Path("metrics").mkdir(exist_ok=True)
+gain = rank / 100 + rate
+interval = {"gain_low": gain - 0.05, "gain_high": gain + 0.05}
+headline = {"accuracy": gain + 0.1, "base": 0.1, "gain": gain, "token_f1": 0.5} | interval
+Path("metrics/evaluation.json").write_text(json.dumps(headline))
+Path("metrics/training.json").write_text(json.dumps({"validation_loss": 1 / rank}))
+"""
+PIPELINE = """\
+stages:
+  finetune:
+    cmd: python stage.py
+    params: [finetune]
+    deps: [stage.py]
+    metrics:
+      - metrics/evaluation.json: {cache: false}
+      - metrics/training.json: {cache: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A commit with a run; on it a grid of two parameters, a failed experiment and a queued one."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, text in {"params.yaml": PARAMS, "stage.py": STAGE, "dvc.yaml": PIPELINE}.items():
+        (folder / name).write_text(text)
+    run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
+    run("dvc", "init", "--quiet", cwd=folder)
+    run("dvc", "repro", "--quiet", cwd=folder)
+    commit(folder, "A run")
+    grid = ("--set-param", "finetune.lora.r=4,16", "--set-param", "finetune.learning_rate=0.001,0.01")
+    run("dvc", "exp", "run", "--queue", *grid, cwd=folder)
+    run("dvc", "exp", "run", "--queue", "--name", "too-much", "--set-param", "finetune.lora.r=32", cwd=folder)
+    run("dvc", "exp", "run", "--run-all", cwd=folder)
+    run("dvc", "exp", "run", "--queue", "--name", "later", "--set-param", "finetune.lora.r=64", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(repository)
+    yield repository
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    """Cells by run; columns lie two blanks apart."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+    return {name: others for name, *others in cells}
+
+
+def test_a_grid_is_a_table_of_what_differs_and_the_headline_metrics(here: Path) -> None:
+    table = rows(describe_runs(find_runs()))
+    assert table["run"] == [
+        "learning_rate",
+        "lora.r",
+        "accuracy",
+        "base",
+        "gain",
+        "token_f1",
+        "validation_loss",
+        "state",
+    ]
+    assert table["main"] == ["0.001", "8", "0.181", "0.100", "0.08 [0.03, 0.13]", "0.500", "0.125"]
+    assert table["workspace"] == table["main"]
+    grid = {tuple(cells[:2]): cells[2] for cells in table.values() if cells[1] in ("4", "16")}
+    assert grid == {
+        ("0.001", "4"): "0.141",
+        ("0.01", "4"): "0.150",
+        ("0.001", "16"): "0.261",
+        ("0.01", "16"): "0.270",
+    }
+
+
+def test_what_failed_or_waits_is_shown_as_such_and_has_no_metrics(here: Path) -> None:
+    table = rows(describe_runs(find_runs()))
+    assert table["too-much"] == ["0.001", "32", "failed"]
+    assert table["later"] == ["0.001", "64", "queued"]
+
+
+def test_the_table_fits_and_says_what_it_has_no_room_for(here: Path) -> None:
+    whole = describe_runs(find_runs(), width=160)
+    assert "no room" not in whole
+    widest = max(map(len, whole.splitlines()))
+    assert widest <= 160
+    assert describe_runs(find_runs(), width=widest) == whole
+    narrow = describe_runs(find_runs(), width=widest - 1)
+    assert max(map(len, narrow.splitlines())) < widest
+    assert narrow.endswith("no room for: finetune.lora.r; a wider terminal or --json has them")
+    assert "lora.r" not in narrow.splitlines()[0]
+    assert rows(narrow)["main"][1:] == rows(whole)["main"][2:]
+
+
+def test_a_section_is_left_out_of_a_name_only_where_that_leaves_no_doubt() -> None:
+    runs = [
+        Run(
+            str(seed),
+            "-",
+            "",
+            True,
+            {"data.seed": 1, "finetune.seed": seed, "finetune.lora.r": seed},
+            {"base": 0},
+        )
+        for seed in (1, 2)
+    ]
+    assert rows(describe_runs(runs))["run"][:2] == ["finetune.seed", "lora.r"]
+
+
+def test_programs_get_full_names_and_unrounded_values(here: Path) -> None:
+    found = {row["run"]: row for row in json.loads(run(*MEDTUNE, "runs", "--json", cwd=here))}
+    assert found["main"]["params"] == {"finetune.learning_rate": 0.001, "finetune.lora.r": 8}
+    assert found["main"]["metrics"]["gain_low"] == 8 / 100 + 0.001 - 0.05
+    assert found["main"]["commit"] == run("git", "rev-parse", "HEAD", cwd=here)[:7]
+    assert (found["main"]["state"], found["too-much"]["state"]) == ("success", "failed")
+
+
+def test_earlier_commits_are_shown_where_asked_for(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    run("git", "clone", "--quiet", str(repository), str(folder), cwd=tmp_path)
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("alpha: 16", "alpha: 8"))
+    run("dvc", "repro", "--quiet", cwd=folder)
+    commit(folder, "A smaller alpha")
+    first = run("git", "rev-parse", "HEAD~1", cwd=folder)[:7]
+    assert first not in run(*MEDTUNE, "runs", cwd=folder)
+    for choice in (("-n", "2"), ("--all-commits",), ("HEAD", "HEAD~1")):
+        table = rows(run(*MEDTUNE, "runs", *choice, cwd=folder))
+        assert table["run"][0] == "lora.alpha"
+        assert table["main"][0] == "8"
+        assert [cells[0] for name, cells in table.items() if name.startswith(("main~", first))] == ["16"]
+
+
+def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("git", "init", "--quiet", cwd=tmp_path)
+    run("dvc", "init", "--quiet", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert describe_runs(find_runs()) == NOTHING
+    commit(tmp_path, "Nothing but DVC")
+    assert describe_runs(find_runs()) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("no-such-commit",), "no-such-commit"), (("-n", "many"), "invalid int value")],
+)
+def test_a_mistake_is_one_line(here: Path, arguments: tuple[str, ...], expected: str) -> None:
+    result = attempt(*MEDTUNE, "runs", *arguments, cwd=here)
+    assert result.returncode != 0
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_outside_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        MedtuneError, match="DVC cannot list runs here: you are not inside of a DVC repository"
+    ):
+        find_runs()
