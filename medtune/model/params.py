@@ -8,32 +8,45 @@ from medtune.core.section import Section, Strict
 
 
 class ModelParams(Section):
-    """The base model and its pins."""
+    """The base model and its pins. Read by finetune, answer-base and answer-tuned."""
 
     name = "model"
 
     source: str = Field(min_length=1)
+    """package:NAME==VERSION/FILE.gguf, a hub id (org/name, with its revision), or a folder (./path, /path)."""
     license: str = Field(min_length=1)
+    """Carried into the model card."""
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    """A hub id needs the full commit hash: a branch or tag can change under you. Otherwise null."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the GGUF, or of the folder's files; a wrong value's error prints the right one."""
 
 
 class PromptParams(Section):
-    """What every question is asked with."""
+    """What every question is asked with, in training, answering and `medtune ask`."""
 
     name = "prompt"
 
     system: str
+    """States the form of the answer, so that the untuned model is compared fairly."""
     date: str | None = None
+    """For templates that write the date into the prompt (Llama 3.2): pinned, or tomorrow's tokens differ."""
 
 
 class LoraParams(Strict):
     """The adapter's shape, in PEFT's terms."""
 
     r: int = Field(ge=1)
+    """Rank of the update: higher learns more and costs more."""
     alpha: int = Field(ge=1)
+    """The update is scaled by alpha / r."""
     dropout: float = Field(ge=0, lt=1)
+    """Share of an adapter's inputs that training leaves out at random."""
     target_modules: Literal["all-linear"] | list[str]
+    """all-linear (every linear layer but the output head) or a list of names: [q_proj, v_proj]."""
     layers: list[int] | None
+    """Numbers of the decoder layers that get an adapter, from 0: [20, 21]; null: all."""
     rslora: bool
+    """Scale the update by alpha / sqrt(r) instead, for high ranks (rsLoRA)."""
     dora: bool
+    """Learn the direction and the length of the update apart (DoRA): better at low ranks, slower."""

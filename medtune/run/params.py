@@ -8,12 +8,18 @@ from medtune.core.section import Section
 
 
 class ComputeParams(Section):
-    """Where and how tensors are computed."""
+    """Where and how tensors are computed. Read by finetune, answer-base and answer-tuned."""
 
     name = "compute"
 
     device: Literal["auto", "cpu", "cuda"]
+    """auto (CUDA if there is one), cpu or cuda."""
     threads: int = Field(ge=1)
+    """CPU threads; pinned because another count can give other bytes."""
     attention: Literal["eager", "sdpa"]
+    """eager (fastest on a CPU for short texts) or sdpa."""
     deterministic: bool
+    """Only deterministic algorithms: the same bytes on every run."""
     quantization: Literal["nf4"] | None
+    """nf4: the frozen weights in 4 bits, doubly quantised (QLoRA), in training and answering; null: as they
+    are."""
