@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Else python3 would be that of the old .venv.
 $(INTERPRETER) install-hashed: PATH := $(OUTER_PATH)
 
-.PHONY: install install-hashed hashes repro test faults bench-train bench-evaluate bench-pipeline lint format
+.PHONY: install install-hashed hashes params repro test faults bench-train bench-evaluate bench-pipeline lint format
 
 repro: install
 	dvc repro
@@ -87,6 +87,10 @@ install-hashed:
 	$(COMPILE)
 	touch $(RUNTIME)
 	$(VENV)/bin/python -m medtune.commands.plots_page
+
+# After an edit of a medtune/*/params.py: the words in params.yaml, and params.schema.json.
+params: install
+	python -m medtune.commands.sections
 
 # After an edit of requirements/runtime.txt. The hashes of all files of a release: for any platform and Python.
 hashes: $(DEVELOPMENT)

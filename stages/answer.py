@@ -25,7 +25,7 @@ from medtune.model.params import ModelParams, PromptParams
 from medtune.run import processes
 from medtune.run.device import describe_environment, device_memory_peak, enough_memory
 from medtune.run.launch import run_launched
-from medtune.run.params import ComputeParams
+from medtune.run.params import MEMORY_KNOBS, ComputeParams
 from medtune.run.progress import kept_progress
 from medtune.run.stage import Run, Stage
 
@@ -51,7 +51,7 @@ TUNED = Stage(
 )
 
 
-@enough_memory("lower answer.batch_size or answer.max_new_tokens, or set compute.quantization to nf4")
+@enough_memory(MEMORY_KNOBS["answer"])
 def main(run: Run) -> None:
     settings = Settings(
         run.params(ModelParams), run.params(PromptParams), run.params(ComputeParams), run.params(AnswerParams)

@@ -21,7 +21,7 @@ from medtune.model.params import ModelParams, PromptParams
 from medtune.run import processes
 from medtune.run.device import describe_environment, device_memory_peak, enough_memory, frozen_dtype, set_up
 from medtune.run.launch import run_launched
-from medtune.run.params import ComputeParams
+from medtune.run.params import MEMORY_KNOBS, ComputeParams
 from medtune.run.progress import kept_progress
 from medtune.run.stage import Run, Stage
 from medtune.train.batching import encode_examples
@@ -54,13 +54,9 @@ STAGE = Stage(
     ),
     launch="finetune",
 )
-KNOBS = (
-    "lower finetune.tokens_per_pass or finetune.max_length, set finetune.gradient_checkpointing to true, "
-    "or compute.quantization to nf4"
-)
 
 
-@enough_memory(KNOBS)
+@enough_memory(MEMORY_KNOBS["finetune"])
 def main(run: Run) -> None:
     model_params, prompt = run.params(ModelParams), run.params(PromptParams)
     compute, params = run.params(ComputeParams), run.params(FinetuneParams)

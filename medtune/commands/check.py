@@ -3,14 +3,12 @@
 The stage `code` runs the same checks first, while every output is still there.
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from medtune.answer.params import AnswerParams
 from medtune.commands.sections import SECTION_TYPES
-from medtune.core.cache import cache_folder, progress_folder
+from medtune.core.cache import cache_folder, progress_folder, require_writable
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import read_yaml
@@ -20,7 +18,7 @@ from medtune.evaluate.params import EvaluateParams
 from medtune.model.files import check_files
 from medtune.model.memory import require_memory
 from medtune.model.params import ModelParams
-from medtune.run.code import digests_of, is_quantised, require_installed
+from medtune.run.code import digests_of, require_installed
 from medtune.run.launch import Launch
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
@@ -97,10 +95,9 @@ def _base_model(project: Project) -> None:
 
 
 def _packages(project: Project) -> None:
+    # With compute.quantization bitsandbytes is one of them.
     for meaning in digests_of(project.content).values():
         require_installed(meaning["packages"])
-    if is_quantised(project.content) and importlib.util.find_spec("bitsandbytes") is None:
-        raise MedtuneError(f"{PARAMS_FILE}: compute.quantization needs bitsandbytes, which is not installed")
 
 
 def _device(project: Project) -> None:
@@ -114,18 +111,21 @@ def _device(project: Project) -> None:
 
 
 def _memory(project: Project) -> None:
-    require_memory(project.get(ModelParams), project.get(ComputeParams), project.get(FinetuneParams))
+    finetune = project.get(FinetuneParams)
+    launch = Launch.load(finetune.launch, "finetune.launch")
+    require_memory(
+        project.get(ModelParams),
+        project.get(ComputeParams),
+        finetune.precision,
+        finetune.lora,
+        launch.processes if launch.shares_weights else 1,
+    )
 
 
 def _places(_: Project) -> None:
     """The folders outside the repository, of which environment variables may name unusable ones."""
-    for folder, variable in ((cache_folder(), "MEDTUNE_CACHE"), (progress_folder(), "MEDTUNE_PROGRESS")):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise MedtuneError(f"{variable}: {folder} cannot be written to: {error.strerror}") from None
+    require_writable(cache_folder(), "MEDTUNE_CACHE")
+    require_writable(progress_folder(), "MEDTUNE_PROGRESS")
 
 
 CHECKS: tuple[Callable[[Project], None], ...] = (

@@ -49,9 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--device", choices=["cpu", "cuda"], help="plan for one elsewhere (default: the one here)"
     )
-    plan.add_argument(
-        "--worst", action="store_true", help="for the longest examples allowed, not those of data/prepared"
-    )
+    plan.add_argument("--worst", action="store_true", help="for the longest examples allowed: try none")
     plan.add_argument("--json", action="store_true", help="the same figures for programs")
     plan.set_defaults(call=_plan)
     check = commands.add_parser("check", help="what would make a stage fail at once, told before it runs")
@@ -115,9 +113,10 @@ def _use(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from medtune.commands.plan import describe
+    from medtune.commands.plan import make_plan
 
-    print(describe(arguments.profile, kind=arguments.device, worst=arguments.worst, as_json=arguments.json))
+    plan = make_plan(arguments.profile, kind=arguments.device, worst=arguments.worst)
+    print(plan.as_json() if arguments.json else plan.describe())
 
 
 def _check(_: argparse.Namespace) -> None:

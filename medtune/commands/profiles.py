@@ -20,8 +20,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from medtune.commands.sections import SECTION_TYPES
 from medtune.core.errors import MedtuneError, nearest
-from medtune.core.section import PARAMS_FILE, Section, read_yaml
+from medtune.core.section import PARAMS_FILE
+from medtune.core.yaml_file import read_yaml
 
 PROFILES = Path("profiles")
 
@@ -67,7 +69,7 @@ def merged_params(name: str, params_file: Path = PARAMS_FILE, folder: Path = PRO
 
 
 def _check(params_file: Path) -> None:
-    for section in Section.__subclasses__():
+    for section in SECTION_TYPES:
         section.load(params_file)
 
 

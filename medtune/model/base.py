@@ -99,7 +99,7 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MedtuneError(
             f"params.yaml: compute.quantization is '{compute.quantization}', but bitsandbytes is not "
-            "installed; run: pip install bitsandbytes"
+            "installed; run: make install"
         )
     config = BitsAndBytesConfig(
         load_in_4bit=True,

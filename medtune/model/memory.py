@@ -6,14 +6,13 @@ tries it where the device is there, and takes the upper estimates below where it
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError
 from medtune.model.params import LoraParams, ModelParams
 from medtune.model.shape import Shape, known_shape
-from medtune.run.params import ComputeParams
+from medtune.run.params import MEMORY_KNOBS, ComputeParams
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -138,7 +137,10 @@ def require_memory(
     device = Device.find(compute)
     for stage, needed in least_memory(shape, compute, precision, lora, shards).items():
         if needed > device.total:
-            raise MedtuneError(does_not_fit(stage, needed, device))
+            raise MedtuneError(
+                f"params.yaml: {stage} does not fit: weights alone need {needed / GIB:.2f} GiB, and "
+                f"{device.name} has {device.total / GIB:.2f}; {MEMORY_KNOBS[stage]}"
+            )
 
 
 def _is_named(layer: str, names: list[str]) -> bool:

@@ -13,7 +13,7 @@ class ModelParams(Section):
     name = "model"
 
     source: str = Field(min_length=1)
-    """package:NAME==VERSION/FILE.gguf, a hub id (org/name, with its revision), or a folder (./path, /path)."""
+    """package:NAME==VERSION/FILE.gguf, a hub id (org/name, with its revision) or a folder (./path, /path)."""
     license: str = Field(min_length=1)
     """Carried into the model card."""
     revision: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")

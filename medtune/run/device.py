@@ -84,6 +84,10 @@ def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]
 
 
+class NotEnoughMemoryError(MedtuneError):
+    """A stage needs more memory than it gets."""
+
+
 @contextmanager
 def enough_memory(knobs: str) -> Iterator[None]:
     """Turn running out of memory into an error that says which parameters to change."""
@@ -97,7 +101,7 @@ def enough_memory(knobs: str) -> Iterator[None]:
         ):
             raise
         reason = (str(error).splitlines() or ["MemoryError"])[0]
-        raise MedtuneError(
+        raise NotEnoughMemoryError(
             f"out of memory: {knobs}. `medtune plan` counts what is needed ({reason})"
         ) from None
 

@@ -71,6 +71,11 @@ class Launch:
         settings = {key: value for key, value in content.items() if key != "num_machines"}
         return cls(path, processes, machines, settings)
 
+    @property
+    def shares_weights(self) -> bool:
+        """Whether each process holds a part of the weights (FSDP)."""
+        return self.settings.get("distributed_type") == "FSDP"
+
     def require_divides(self, batch_size: int, key: str) -> None:
         """Refuse a batch that the processes cannot share evenly."""
         if batch_size % self.processes:

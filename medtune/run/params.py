@@ -6,6 +6,14 @@ from pydantic import Field
 
 from medtune.core.section import Section
 
+MEMORY_KNOBS = {
+    "finetune": "lower finetune.tokens_per_pass or finetune.max_length, set "
+    "finetune.gradient_checkpointing to true, or compute.quantization to nf4",
+    "answer": "lower answer.batch_size or answer.max_new_tokens, or set compute.quantization to nf4",
+    "unquantized": "set answer.unquantized to false",
+}
+"""What to change if a stage, or a part of one, needs more memory than is there."""
+
 
 class ComputeParams(Section):
     """Where and how tensors are computed. Read by finetune, answer-base and answer-tuned."""

@@ -12,8 +12,9 @@ import yaml
 from transformers import PreTrainedTokenizerFast
 
 from medtune.commands.profiles import apply_profile, list_profiles
+from medtune.commands.sections import SECTION_TYPES
 from medtune.core.errors import MedtuneError
-from medtune.core.section import Section, read_yaml
+from medtune.core.yaml_file import read_yaml
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from tests.commands.test_cli import medtune
@@ -55,7 +56,7 @@ def set_profile(project: Path, text: str) -> str:
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_shipped_profile_makes_a_valid_params_file_that_says_what_it_says(project: Path, name: str) -> None:
     apply_profile(name)
-    for section in Section.__subclasses__():
+    for section in SECTION_TYPES:
         section.load(Path("params.yaml"))
     wanted, found = (leaves(read_yaml(Path(file))) for file in (f"profiles/{name}.yaml", "params.yaml"))
     assert {key: found[key] for key in wanted} == wanted
@@ -256,5 +257,8 @@ def test_outside_the_repository_use_says_where_to_run(tmp_path: Path) -> None:
 
 
 def test_use_imports_no_torch() -> None:
-    script = "import sys, medtune.commands.profiles; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    script = (
+        "import sys, medtune.commands.profiles; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -120,7 +120,8 @@ def test_every_version_of_python_finds_the_same_meaning(python: str, tmp_path: P
         "for name in ('medtune', 'medtune.core'): sys.modules[name] = types.ModuleType(name)\n"
         "sys.modules['medtune.core.errors'] = errors\n"
         f"source = open({str(ROOT / 'medtune/run/code.py')!r}).read()\n"
-        f"module = types.ModuleType('code_digests'); module.__file__ = {str(ROOT / 'medtune/run/code.py')!r}\n"
+        "module = types.ModuleType('code_digests')\n"
+        f"module.__file__ = {str(ROOT / 'medtune/run/code.py')!r}\n"
         "sys.modules['code_digests'] = module; exec(source, module.__dict__)\n"
         "for file in sys.argv[1:]: print(module._meaning_digest(ast.parse(open(file).read())))\n"
     )

@@ -1,6 +1,6 @@
 """The table of docs/scale.md, computed anew."""
 
-from medtune.commands.plan import adapter_parameters, weight_bytes
+from medtune.model.memory import adapter_parameters, weight_bytes
 from medtune.model.shape import PINNED, Shape
 from medtune.train.params import FinetuneParams
 from tests.conftest import ROOT
