@@ -49,8 +49,9 @@ STAGE = Stage(
         RECORD,
         METRICS,
         DETAILS,
-        CURVES / "training.csv",
-        CURVES / "validation.csv",
+        CURVES / "loss.csv",
+        CURVES / "learning_rate.csv",
+        CURVES / "gradient_norm.csv",
     ),
     launch="finetune",
 )

@@ -57,12 +57,6 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]])
         writer.writerows(rows)
 
 
-def write_curve(path: Path, log: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
-    """Write those entries of a training log that have all `columns`, as CSV for `dvc plots`."""
-    complete = [entry for entry in log if all(column in entry for column in columns)]
-    write_csv(path, columns, [[entry[column] for column in columns] for entry in complete])
-
-
 def record_timing(
     stage: str, seconds: float, tokens: int | None = None, device_memory: int | None = None
 ) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medtune.core.errors import MedtuneError
-from medtune.core.outputs import write_curve
+from medtune.core.outputs import write_csv
 from medtune.run import processes
 
 SAVE_AFTER = 180.0
@@ -141,8 +141,16 @@ class Curves(TrainerCallback):
 
 def write_curves(folder: Path, log: Sequence[Mapping[str, float]]) -> None:
     """Write a history of metrics as tables for `dvc plots`; losses are in nats per answer token."""
-    write_curve(folder / "training.csv", log, ["step", "loss", "learning_rate", "grad_norm"])
-    write_curve(folder / "validation.csv", log, ["step", "eval_loss"])
+    losses = [
+        [entry["step"], examples, entry[name]]
+        for entry in log
+        for name, examples in (("loss", "training"), ("eval_loss", "validation"))
+        if name in entry
+    ]
+    write_csv(folder / "loss.csv", ["step", "examples", "loss"], losses)
+    for name, logged in (("learning_rate", "learning_rate"), ("gradient_norm", "grad_norm")):
+        points = [[entry["step"], entry[logged]] for entry in log if logged in entry]
+        write_csv(folder / f"{name}.csv", ["step", name], points)
 
 
 class EarlyStoppingCallback(transformers.EarlyStoppingCallback):

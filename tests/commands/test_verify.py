@@ -259,8 +259,8 @@ def test_an_invented_figure_breaks_the_chain(project: Path, path: str, key: str,
 
 
 def test_a_curve_that_the_history_does_not_know_breaks_the_chain(project: Path) -> None:
-    path = "metrics/curves/validation.csv"
-    Path(path).write_text(Path(path).read_text() + "21,0.001\n")
+    path = "metrics/curves/loss.csv"
+    Path(path).write_text(Path(path).read_text() + "21,validation,0.001\n")
     relock(path)
     assert broken() == {TRAINING: f"{path}: not what the checkpoints' history says"}
 
@@ -395,11 +395,11 @@ def test_what_was_not_pulled_is_named_and_the_exit_code_is_1(project: Path) -> N
 
 
 def test_programs_get_the_links_as_json(project: Path) -> None:
-    Path("metrics/curves/training.csv").write_text("")
+    Path("metrics/curves/loss.csv").write_text("")
     result = attempt(*VERIFY, "--json", cwd=project)
     found = {link["name"]: link["broken"] for link in json.loads(result.stdout)["links"]}
     assert list(found) == list(LINKS)
-    assert found[TRAINING] == "metrics/curves/training.csv: not what the checkpoints' history says"
+    assert found[TRAINING] == "metrics/curves/loss.csv: not what the checkpoints' history says"
     assert found[RECORD] is None
     assert result.returncode == 1
 
@@ -408,8 +408,8 @@ def test_what_is_not_as_committed_is_named_but_for_the_clock_and_the_machine(pro
     for name in ("timing", "environment"):
         edit_json(f"metrics/{name}.json", lambda content: content.clear())
     assert uncommitted() == []
-    Path("metrics/curves/training.csv").write_text("")
-    assert uncommitted() == ["metrics/curves/training.csv"]
+    Path("metrics/curves/loss.csv").write_text("")
+    assert uncommitted() == ["metrics/curves/loss.csv"]
 
 
 def test_another_commits_code_does_not_verify(project: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.core.outputs import TIMING_FILE, record_timing, replacing, write_curve, write_json
+from medtune.core.outputs import TIMING_FILE, record_timing, replacing, write_json
 
 
 def test_json_is_readable_and_complete_or_absent(tmp_path: Path) -> None:
@@ -15,12 +15,6 @@ def test_json_is_readable_and_complete_or_absent(tmp_path: Path) -> None:
         write_json(path, {"x": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"é": 0.1}
     assert [file.name for file in path.parent.iterdir()] == ["b.json"]
-
-
-def test_curves_hold_complete_entries_only(tmp_path: Path) -> None:
-    log = [{"step": 1, "loss": 2.5}, {"step": 1, "eval_loss": 3.0}, {"step": 2, "loss": 2.0}]
-    write_curve(tmp_path / "c.csv", log, ["step", "loss"])
-    assert (tmp_path / "c.csv").read_bytes() == b"step,loss\n1,2.5\n2,2.0\n"
 
 
 def test_each_stage_keeps_the_timing_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_git_holds_no_data_text_and_no_weights(project: Path) -> None:
     tracked_by_dvc = {"train.jsonl", "evaluation_results.json", "baseline_results.json"}
     assert not {name for name in committed if Path(name).name in tracked_by_dvc}
     assert not {name for name in committed if name.startswith("models/") and name != "models/.gitignore"}
-    assert {"metrics/evaluation.json", "metrics/timing.json", "metrics/curves/training.csv"} <= committed
+    assert {"metrics/evaluation.json", "metrics/timing.json", "metrics/curves/loss.csv"} <= committed
 
 
 def test_a_second_repro_runs_nothing(project: Path) -> None:

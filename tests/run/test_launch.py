@@ -125,16 +125,16 @@ def patch(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     return _patch
 
 
-def curve(folder: Path, name: str, column: str) -> list[float]:
-    with (folder / f"metrics/curves/{name}.csv").open() as file:
-        return [float(row[column]) for row in csv.DictReader(file)]
+def losses(folder: Path, examples: str) -> list[float]:
+    with (folder / "metrics/curves/loss.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file) if row["examples"] == examples]
 
 
 def assert_close(folder: Path, other: Path) -> None:
-    for name, column, steps in (("training", "loss", 20), ("validation", "eval_loss", 4)):
-        values = curve(folder, name, column)
+    for examples, steps in (("training", 20), ("validation", 4)):
+        values = losses(folder, examples)
         assert len(values) == steps
-        assert values == pytest.approx(curve(other, name, column), abs=1e-5)
+        assert values == pytest.approx(losses(other, examples), abs=1e-5)
 
 
 @pytest.mark.slow
