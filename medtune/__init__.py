@@ -23,4 +23,7 @@ _MODULES = {"Answerer": "medtune.answer.answerer", "MedtuneError": "medtune.core
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'medtune' has no attribute '{name}'")
-    return getattr(import_module(_MODULES[name]), name)
+    from medtune.run.libraries import without_hub_kernels
+
+    with without_hub_kernels():
+        return getattr(import_module(_MODULES[name]), name)

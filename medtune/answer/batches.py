@@ -6,6 +6,7 @@ the same examples, so that an answer never depends on where a run was killed.
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
@@ -72,8 +73,10 @@ def answer_in_batches(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     share = batches[processes.rank() :: processes.count()]
     answers: dict[int, AnswerText] = {}
-    shown = progress is not None and bool(questions) and processes.is_main()
-    with tqdm(total=sum(map(len, share)), desc=progress, unit="example", disable=not shown) as bar:
+    hidden = progress is None or not questions or not processes.is_main()
+    # In a log file nothing is drawn over: a first bar at 0% would stand there for good.
+    delay = 0 if sys.stderr.isatty() else 1e-3
+    with tqdm(total=sum(map(len, share)), desc=progress, unit="example", disable=hidden, delay=delay) as bar:
         for batch in share:
             start_time = time.monotonic()
             given = log.get(batch) if log else None

@@ -133,8 +133,8 @@ def _runs(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from medtune.commands.rerun import rerun
-    from medtune.commands.verify import describe_links, require_own_code, uncommitted, verify_chain
+    from medtune.verify.chain import describe_links, require_own_code, uncommitted, verify_chain
+    from medtune.verify.rerun import rerun
 
     require_own_code()
     links, changed = verify_chain(), uncommitted()
@@ -157,7 +157,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _check_remote(arguments: argparse.Namespace) -> None:
-    from medtune.commands.remotes import check_remote, mend_remote
+    from medtune.verify.remotes import check_remote, mend_remote
 
     objects = check_remote(arguments.name)
     faults = [entry for entry in objects if entry.state != "whole"]
@@ -179,7 +179,7 @@ def _check_remote(arguments: argparse.Namespace) -> None:
 
 
 def _push_runs(arguments: argparse.Namespace) -> None:
-    from medtune.commands.remotes import push_runs
+    from medtune.verify.remotes import push_runs
 
     print(f"{push_runs(arguments.name)} runs of stages are in the remote")
 

@@ -28,7 +28,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, path: Path) -> dict[str, Any]:
     """The mapping in a text; `path` is only named in errors."""
     try:
-        # A new reader each time: it keeps the version that a `%YAML` line asks for.
         content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

@@ -37,6 +37,7 @@ from medtune.core.outputs import read_json, write_json
 from medtune.model.attention import implementation
 from medtune.model.files import ModelFiles, locate
 from medtune.model.params import ModelParams
+from medtune.run.libraries import without_hub_kernels
 from medtune.run.params import ComputeParams
 
 MANIFEST = "medtune.json"
@@ -96,11 +97,6 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
     if compute.quantization is None:
         return {}
     _let_bitsandbytes_in()
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MedtuneError(
-            f"params.yaml: compute.quantization is '{compute.quantization}', but bitsandbytes is not "
-            "installed; run: make install"
-        )
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=compute.quantization,
@@ -113,17 +109,18 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
 
 
 def _let_bitsandbytes_in() -> None:
-    """Take back what a stage does at its start (`keep_out`), and what others have concluded from it.
-
-    On a CPU bitsandbytes would have `kernels` fetch a faster kernel from a hub and run it, code that no
-    commit pins: to Python that package is not installed.
-    """
-    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+    """Take back what a stage does at its start (`keep_out`), and what others have concluded from it."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
     if sys.modules.get("bitsandbytes", ...) is None:
         del sys.modules["bitsandbytes"]
         for known in (is_bitsandbytes_available, is_bnb_available, is_bnb_4bit_available):
             known.cache_clear()
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MedtuneError(
+            "params.yaml: compute.quantization needs bitsandbytes, which is not installed; run: make install"
+        )
+    with without_hub_kernels():
+        importlib.import_module("bitsandbytes")
 
 
 def _keep_as_quantised(model: PreTrainedModel) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256, files_sha256, require_sha256
-from medtune.model.hub import SAFE_FILES, find_commit, require_revision
+from medtune.model.hub import SAFE_FILES, DamagedFileError, find_commit, require_revision
 from medtune.model.params import ModelParams
 
 ACCEPTED = "package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder (./path or /path)"
@@ -119,7 +119,7 @@ def _digest(path: Path, stamps: frozenset[tuple[str, int, int]]) -> str:
         # The hub's cache holds large files under the sha256 that the hub stated for them.
         stated = (path / name).resolve().name
         if (path / name).is_symlink() and _SHA256.fullmatch(stated) and file_sha256(path / name) != stated:
-            raise MedtuneError(
+            raise DamagedFileError(
                 f"{path / name}: not the file that the hub stated: it was damaged or replaced; delete it and "
                 "run this again"
             )

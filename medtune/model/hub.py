@@ -62,6 +62,10 @@ UNREACHABLE = (
 )
 
 
+class DamagedFileError(MedtuneError):
+    """A file in the hub's cache that is not the one that the hub stated."""
+
+
 def require_revision(model: ModelParams) -> None:
     """Refuse a hub id that no commit pins."""
     if model.revision is None:
@@ -92,8 +96,12 @@ def find_commit(model: ModelParams, check: Callable[[Path], T]) -> T:
             raise
         if cached is not None:
             # Filled by other means than a download of the whole commit, so without the list of its files.
-            with suppress(MedtuneError):
+            try:
                 return check(cached)
+            except DamagedFileError:
+                raise
+            except MedtuneError:
+                pass
         raise MedtuneError(_why(error, model)) from None
 
 

@@ -1,15 +1,35 @@
-"""Libraries that other libraries would bring along for nothing."""
+"""Libraries that other libraries would bring along for nothing, or worse."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def keep_out() -> None:
     """Let this process, which is medtune's own, run without bitsandbytes and `kernels` until it quantises.
 
-    PEFT imports bitsandbytes for every model if it is installed, which takes two seconds, and `kernels` would
-    fetch code from a hub. With None in their place Python takes them for not installed; `medtune.model.base`
-    lets bitsandbytes in to quantise. One that is imported already stays: of a second import half would be
-    missing. A process of the user's own, such as a notebook, is left as it is.
+    PEFT imports bitsandbytes for every model if it is installed, which takes two seconds. With None in their
+    place Python takes them for not installed; `medtune.model.base` lets bitsandbytes in to quantise. One that
+    is imported already stays: of a second import half would be missing. A process of the user's own, such as
+    a notebook, is left as it is.
     """
     for name in ("bitsandbytes", "kernels"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+@contextmanager
+def without_hub_kernels() -> Iterator[None]:
+    """Import here what imports bitsandbytes.
+
+    On a CPU with AVX512-BF16 that would, while it is imported, have `kernels` fetch a faster kernel from a
+    hub and run it, code that no commit pins. It goes on without if `kernels` is not installed.
+    """
+    known = sys.modules.get("kernels", ...)
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if known is ...:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = known

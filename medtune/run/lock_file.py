@@ -51,11 +51,11 @@ def dvc_md5(path: Path, is_ignored: Callable[[str], bool] = lambda _: False) -> 
     `is_ignored` says of a file's path whether `.dvcignore` leaves it out.
     """
     if path.is_file():
-        return _md5(path.read_bytes())
+        return _file_md5(path)
     if not path.is_dir():
         raise MedtuneError(f"{path}: not there; run `dvc pull` to fetch it or `dvc repro` to make it")
     files = (file for file in path.rglob("*") if file.is_file() and not is_ignored(str(file)))
-    return _folder_md5({file.relative_to(path).as_posix(): _md5(file.read_bytes()) for file in files})
+    return _folder_md5({file.relative_to(path).as_posix(): _file_md5(file) for file in files})
 
 
 def _stage(stage: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +81,11 @@ def _item(item: dict[str, Any]) -> dict[str, str]:
 def _folder_md5(files: dict[str, str]) -> str:
     listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return f"{_md5(json.dumps(listing, sort_keys=True).encode())}.dir"
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _md5(content: bytes) -> str:

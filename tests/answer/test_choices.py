@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.answer.choices import choice_log_likelihoods
-from medtune.commands.verify import verify_chain
 from medtune.model.attention import implementation
+from medtune.verify.chain import verify_chain
 from tests.conftest import build_tiny_llama
 from tests.project import repro
 from tests.tiny import create_tiny_project, save_base

@@ -128,7 +128,7 @@ def test_without_bitsandbytes_the_way_to_it_is_said(
     base: ModelParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MedtuneError, match=r"bitsandbytes is not installed; run: pip install"):
+    with pytest.raises(MedtuneError, match=r"bitsandbytes, which is not installed; run: make install"):
         load_model(base, COMPUTE, torch.float32, CPU)
 
 
@@ -155,7 +155,10 @@ def test_an_adapter_belongs_to_the_base_it_was_trained_on(
 
 def test_nothing_is_fetched_and_run_to_make_four_bits_faster(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text("raise SystemExit('a kernel from a hub was asked for')")
-    run("python", "-c", "import medtune.model.base, peft", cwd=ROOT, env={"PYTHONPATH": str(tmp_path)})
+    notebook = (
+        "import sys, medtune; medtune.Answerer; import bitsandbytes; assert 'kernels' not in sys.modules"
+    )
+    run("python", "-c", notebook, cwd=ROOT, env={"PYTHONPATH": str(tmp_path)})
 
 
 def stages(project: Path) -> None:

@@ -28,6 +28,7 @@ FLOORS = [
     ("run",),
     ("model",),
     ("data", "train", "answer", "evaluate"),
+    ("verify",),
     ("commands",),
     ("stages",),
 ]

@@ -19,7 +19,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medtune.commands.sections import SECTION_TYPES
+from medtune.answer.params import AnswerParams
 from medtune.core import answers
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import read_jsonl
@@ -31,6 +31,7 @@ from medtune.model.base import base_folder, describe_base, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.lock_file import read_lock
+from medtune.run.params import ComputeParams
 from medtune.train.batching import encode_examples
 from medtune.train.callbacks import write_curves
 from medtune.train.checkpoints import TRAINER_STATE
@@ -43,6 +44,8 @@ CARD = "README.md"
 CHECKPOINTS = Path("models/checkpoints")
 RECORD = Path("models/record.json")
 METRICS = Path("metrics")
+RECORDED = (ModelParams, PromptParams, ComputeParams, FinetuneParams, AnswerParams)
+"""The sections of which a record holds the parameters."""
 
 
 def run_again(stage: str) -> None:
@@ -154,7 +157,7 @@ def _went_into(stage: str) -> dict[str, Any]:
     return {
         "inputs": {item["path"]: file_sha256(Path(item["path"])) for item in locked["deps"]},
         "parameters": {
-            kind.name: kind.of(sections).model_dump() for kind in SECTION_TYPES if kind.name in sections
+            kind.name: kind.of(sections).model_dump() for kind in RECORDED if kind.name in sections
         },
         "base_model": describe_base(ModelParams.of(sections)),
     }

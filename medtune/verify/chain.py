@@ -1,9 +1,9 @@
 """`medtune verify`: whether each link from the data to the metrics holds.
 
 A link is computed anew from what it starts with, and compared with what is there
-(medtune/commands/remade.py). Only training and answering are taken on trust: that these questions and
+(medtune/verify/remade.py). Only training and answering are taken on trust: that these questions and
 parameters gave these checkpoints, and that the models said what stands in the answers.
-`medtune verify --rerun` (medtune/commands/rerun.py) repeats both.
+`medtune verify --rerun` (medtune/verify/rerun.py) repeats both.
 """
 
 import subprocess
@@ -18,7 +18,12 @@ from typing import Any
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
-from medtune.commands.remade import (
+from medtune.core.errors import MedtuneError
+from medtune.core.section import PARAMS_FILE
+from medtune.core.yaml_file import read_yaml
+from medtune.run.code import DIGESTS, ENTRY_POINTS, ROOT, digest, is_quantised
+from medtune.run.lock_file import LOCK_FILE, ROLES, dvc_md5, entries, read_lock
+from medtune.verify.remade import (
     check_adapter,
     check_answers,
     check_record,
@@ -27,11 +32,6 @@ from medtune.commands.remade import (
     require_equal,
     run_again,
 )
-from medtune.core.errors import MedtuneError
-from medtune.core.section import PARAMS_FILE
-from medtune.core.yaml_file import read_yaml
-from medtune.run.code import DIGESTS, ENTRY_POINTS, ROOT, digest, is_quantised
-from medtune.run.lock_file import LOCK_FILE, ROLES, dvc_md5, entries, read_lock
 
 PIPELINE_FILE = Path("dvc.yaml")
 ON_TRUST = (
