@@ -8,7 +8,8 @@ Each round starts from a finished run, edits `params.yaml` so that every stage h
 `dvc repro`, sends a signal to its whole process group, and runs plain `dvc repro` again. A round counts
 as survived if `dvc.lock` is then, byte for byte, that of a run nobody disturbed, and no progress is left
 but of stages that are done and that it names. In every other round, what had been there before is fetched
-back in between with `dvc checkout`.
+back in between with `dvc checkout`. Work done is what the progress bar of the stage had reached, in steps or
+answers; kept is where the next start went on.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -38,13 +40,22 @@ ADAPTER = "models/adapter/adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round did: the signal and its moment, the stage it hit, what came of it."""
+    """What a round did: the signal and its moment, the stage it hit, what came of it.
+
+    `done` and `kept` are steps of a training or answers; a stage that takes seconds counts none.
+    """
 
     signal: str
     moment: str
     stage: str
-    resumed_from: str
+    done: int
+    kept: int
     survived: bool
+
+    def __str__(self) -> str:
+        done, kept = (f"{self.done}", f"{self.kept}") if self.done else ("-", "-")
+        verdict = "yes" if self.survived else "NO"
+        return f"{self.signal:<8}{self.moment:<22}{self.stage:<14}{done:>5}{kept:>6}  {verdict}"
 
 
 class Victim:
@@ -164,12 +175,15 @@ def kill_round(victim: Victim, rng: random.Random, number: int) -> Outcome:
     if process.poll() is None:
         os.killpg(process.pid, sent)
     printed, _ = process.communicate()
-    stages = [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
+    _, _, last = printed.rpartition("Running stage '")
+    stage = last.partition("'")[0] if last != printed else "-"
     if number % 2:
         victim.restore_and_come_back()
     survived, printed = victim.finish()
-    resumed = [line.split()[-1] for line in printed.splitlines() if "going on from step" in line]
-    return Outcome(sent.name, moment, stages[-1] if stages else "-", resumed[0] if resumed else "-", survived)
+    kept = max(map(int, re.findall(rf"{stage}: going on (?:from step|after) (\d+)", printed)), default=0)
+    # The bar is drawn ten times a second at most: it may be behind.
+    done = max([kept, *map(int, re.findall(r"(\d+)/\d+ \[", last))])
+    return Outcome(sent.name, moment, stage, done, kept, survived)
 
 
 def main() -> None:
@@ -182,18 +196,16 @@ def main() -> None:
         print("two undisturbed runs, to compare with ...", flush=True)
         victim = Victim(Path(folder))
         print(f"the second took {victim.seconds:.0f} s\n", flush=True)
-        print(f"{'kill':>4}  {'signal':<8}{'moment':<22}{'in stage':<10}{'resumed from':<14}same bytes")
+        print(f"{'kill':>4}  {'signal':<8}{'moment':<22}{'in stage':<14}{'done':>5}{'kept':>6}  same bytes")
         outcomes = []
         for number in range(arguments.kills):
             outcome = kill_round(victim, rng, number)
             outcomes.append(outcome)
-            print(
-                f"{number + 1:>4}  {outcome.signal:<8}{outcome.moment:<22}{outcome.stage:<10}"
-                f"{outcome.resumed_from:<14}{'yes' if outcome.survived else 'NO'}",
-                flush=True,
-            )
+            print(f"{number + 1:>4}  {outcome}", flush=True)
     survived = sum(outcome.survived for outcome in outcomes)
-    print(json.dumps({"kills": len(outcomes), "survived": survived, "seed": arguments.seed}))
+    done, kept = sum(outcome.done for outcome in outcomes), sum(outcome.kept for outcome in outcomes)
+    figures = {"kills": len(outcomes), "survived": survived, "done": done, "kept": kept}
+    print(json.dumps(figures | {"seed": arguments.seed}))
     sys.exit(survived < len(outcomes))
 
 

@@ -76,7 +76,10 @@ def answer_in_batches(
     hidden = progress is None or not questions or not processes.is_main()
     # In a log file nothing is drawn over: a first bar at 0% would stand there for good.
     delay = 0 if sys.stderr.isatty() else 1e-3
-    with tqdm(total=sum(map(len, share)), desc=progress, unit="example", disable=hidden, delay=delay) as bar:
+    total, known = sum(map(len, share)), sum(len(batch) for batch in share if log and log.get(batch))
+    if known and not hidden:
+        tqdm.write(f"{progress}: going on after {known} of {total} questions")
+    with tqdm(total=total, desc=progress, unit="example", disable=hidden, delay=delay) as bar:
         for batch in share:
             start_time = time.monotonic()
             given = log.get(batch) if log else None

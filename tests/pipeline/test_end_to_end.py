@@ -1,6 +1,7 @@
 """The pipeline from end to end, as a user meets it: files, reruns, a clone, a failure."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -42,22 +43,23 @@ def test_every_promised_file_is_there(project: Path) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
         "chat_template.jinja",
-        "provenance.json",
         "tokenizer.json",
         "tokenizer_config.json",
     }
     checkpoints = sorted(path.name for path in (project / "models/checkpoints").iterdir())
     assert checkpoints == ["checkpoint-3", "checkpoint-5"]
-    for name in ("baseline", "evaluation"):
-        metrics = json.loads((project / f"metrics/{name}.json").read_text())
-        assert metrics["n"] == 18
-        assert {kind: figures["n"] for kind, figures in metrics["kinds"].items()} == {
-            "definition": 6,
-            "medical_term": 6,
-            "organ_system": 6,
-        }
+    kinds = {"definition", "medical_term", "organ_system"}
+    details = json.loads((project / "metrics/details.json").read_text())
+    for model, name in (("base", "baseline"), ("tuned", "evaluation")):
+        assert details["all"][model]["n"] == 18
+        assert {kind: figures[model]["n"] for kind, figures in details["kinds"].items()} == dict.fromkeys(
+            kinds, 6
+        )
         results = json.loads((project / f"metrics/{name}_results.json").read_text())
         assert len(results["results"]) == len(results["selected_indices"]) == 18
+    assert {path.stem for path in (project / "metrics/kinds").iterdir()} == kinds
+    record = json.loads((project / "models/record.json").read_text())
+    assert set(record) == {"adapter", "base_model", "inputs", "parameters"}
     data = json.loads((project / "metrics/data.json").read_text())
     assert set(data["overlaps"].values()) == {0}
     card = (project / "models/adapter/README.md").read_text()
@@ -75,9 +77,15 @@ def test_nothing_tracked_depends_on_the_machine_or_the_clock(project: Path) -> N
 
 def test_git_holds_no_data_text_and_no_weights(project: Path) -> None:
     committed = set(run("git", "ls-files", cwd=project).splitlines())
-    tracked_by_dvc = {"train.jsonl", "evaluation_results.json", "baseline_results.json"}
-    assert not {name for name in committed if Path(name).name in tracked_by_dvc}
-    assert not {name for name in committed if name.startswith("models/") and name != "models/.gitignore"}
+    with_text = {
+        "evaluation_results.json",
+        "baseline_results.json",
+        "answers-base.json",
+        "answers-tuned.json",
+    }
+    assert not {name for name in committed if Path(name).name in {"train.jsonl", *with_text}}
+    of_models = {name for name in committed if name.startswith("models/") and not name.endswith(".gitignore")}
+    assert of_models == {"models/record.json"}
     assert {"metrics/evaluation.json", "metrics/timing.json", "metrics/curves/loss.csv"} <= committed
 
 
@@ -90,6 +98,7 @@ def test_a_forced_repro_changes_the_clock_alone(project: Path) -> None:
     assert repro(project, "--force") == set(STAGES)
     changed = run("git", "status", "--porcelain", cwd=project).split()
     assert changed in ([], ["M", "metrics/timing.json"])
+    assert run("dvc", "metrics", "diff", cwd=project) == ""
     run("git", "checkout", "--quiet", ".", cwd=project)
 
 
@@ -111,23 +120,30 @@ def test_a_clone_pulls_the_adapter_asks_it_and_has_nothing_to_run(project: Path,
     assert run(sys.executable, "-c", snippet, cwd=clone).strip() == answers[0]
 
 
-def test_editing_evaluate_reruns_evaluate_and_baseline_only(
+def test_metrics_fit_a_terminal_and_a_diff_has_what_a_person_wants(
     project: Path, change: Callable[[str, object], set[str]]
 ) -> None:
-    assert change("evaluate.max_new_tokens", 6) == {"baseline", "evaluate"}
-    difference = json.loads(run("dvc", "metrics", "diff", "HEAD~1", "--json", cwd=project))
-    assert "token_f1" in difference["metrics/baseline.json"]
-    assert not any("training" in path or "data" in path for path in difference)
+    assert change("finetune.learning_rate", 0.002) == {"code", "finetune", "answer-tuned", "evaluate"}
+    terminal = {"COLUMNS": "120"}
+    shown = run("dvc", "metrics", "show", cwd=project, env=terminal)
+    assert max(map(len, shown.splitlines())) <= 120
+    for name in ("accuracy", "base_accuracy", "gain", "token_f1", "validation_loss"):
+        assert name in shown
+    rows = run("dvc", "metrics", "diff", "HEAD~1", cwd=project, env=terminal).splitlines()[1:]
+    assert 0 < len(rows) <= 15
+    assert any("validation_loss" in row for row in rows)
 
 
-def test_editing_finetune_reruns_finetune_and_evaluate_only(
-    project: Path, change: Callable[[str, object], set[str]]
-) -> None:
-    assert change("finetune.learning_rate", 0.002) == {"finetune", "evaluate"}
-    difference = json.loads(run("dvc", "metrics", "diff", "HEAD~1", "--json", cwd=project))
-    changed = difference["metrics/training.json"]["validation_loss"]
-    assert changed["new"] != changed["old"]
-    assert "metrics/baseline.json" not in difference
+def test_plots_of_two_commits_are_drawn_and_need_no_network(project: Path) -> None:
+    run("dvc", "plots", "diff", "HEAD~1", cwd=project)
+    page = (project / "dvc_plots/index.html").read_text()
+    assert set(re.findall(r'"title": \{"text": "([^"]+)"', page)) == {
+        "Loss in training and validation",
+        "Learning rate",
+        "Norm of the gradient",
+        "Exact answers by kind of question, with 95% intervals",
+    }
+    assert not re.search(r"<script[^>]* src=", page)
 
 
 def test_a_stage_that_fails_says_why_and_loses_nothing(project: Path) -> None:
