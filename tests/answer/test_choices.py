@@ -71,8 +71,7 @@ def test_the_pipeline_picks_the_likeliest_choice_and_verify_sees_another(
     base = save_base(build_tiny_llama(), chatml_tokenizer, tmp_path / "base")
     project = create_tiny_project(tmp_path / "medtune", base, {"finetune.epochs": 0.2})
     repro(project)
-    path = project / "metrics/evaluation_results.json"
-    content = json.loads(path.read_text())
+    content = json.loads((project / "metrics/evaluation_results.json").read_text())
     closed = [row for row in content["results"] if "log_likelihoods" in row]
     assert 0 < len(closed) < len(content["results"])
     for row in closed:
@@ -81,11 +80,13 @@ def test_the_pipeline_picks_the_likeliest_choice_and_verify_sees_another(
         assert row["correct"] == (row["prediction"] == row["ground_truth"])
 
     monkeypatch.chdir(project)
-    assert broken("predictions -> evaluation metrics") is None
-    likelihoods = closed[0]["log_likelihoods"]
-    likelihoods[min(likelihoods, key=likelihoods.get)] = 0.0
-    path.write_text(json.dumps(content))
-    assert "not answered with its likeliest choice" in str(broken("predictions -> evaluation metrics"))
+    assert broken("answers -> metrics, results and card") is None
+    path = project / "metrics/answers-tuned.json"
+    answers = json.loads(path.read_text())
+    likelihoods = next(row["log_likelihoods"] for row in answers["answers"] if "log_likelihoods" in row)
+    likelihoods[likelihoods.index(min(likelihoods))] = 0.0
+    path.write_text(json.dumps(answers))
+    assert "not answered with its likeliest choice" in str(broken("answers -> metrics, results and card"))
 
 
 def broken(name: str) -> str | None:
