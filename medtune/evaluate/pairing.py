@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medtune.core.answers import BASE, TUNED, Answers
+from medtune.core.answers import BASE, TUNED, Answers, AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example, drawn_indices
 from medtune.core.hashing import file_sha256
@@ -27,7 +27,8 @@ def paired(examples: Sequence[Example], test: Path, base: Answers, tuned: Answer
         if extra := sorted(answers.given.keys() - wanted):
             raise MedtuneError(f"{path}: the question '{extra[0]}' was not to be asked; run `dvc repro`")
         for index in indices:
-            _require_likeliest(path, examples[index], answers)
+            for given in filter(None, (answers.given, answers.unquantized)):
+                _require_likeliest(path, examples[index], given)
     for key in ("base_model", "parameters"):
         if base.record.get(key) != tuned.record.get(key):
             raise MedtuneError(f"{BASE} and {TUNED} were made with different {key}; run `dvc repro`")
@@ -51,9 +52,9 @@ def _field(path: Path, record: Mapping[str, Any], *keys: str) -> Any:
     return value
 
 
-def _require_likeliest(path: Path, example: Example, answers: Answers) -> None:
+def _require_likeliest(path: Path, example: Example, given: Mapping[str, AnswerText]) -> None:
     """Refuse a pick that is not the likeliest of a question's choices (of equally likely ones the first)."""
-    answer = answers.given[example.id]
+    answer = given[example.id]
     if example.choices is None and answer.log_likelihoods is None:
         return
     choices, likelihoods = example.choices or [], answer.log_likelihoods or []

@@ -87,9 +87,14 @@ class Checkpoints:
         return self._steps()[-1]
 
     def publish(self, step: int, target: Path) -> None:
-        """Copy what a run that ended at `step` leaves into `target`, without a trace of where it was."""
+        """Copy what a run that ended at `step` leaves into `target`, without a trace of where it was.
+
+        What an earlier run has left in `target` is deleted: DVC does that too, but not for a run by hand.
+        """
         manifest = _manifest(self.path(step))
         assert manifest is not None
+        if target.exists():
+            shutil.rmtree(target)
         for kept in manifest["kept"]:
             copy = target / self.path(kept).name
             shutil.copytree(self.path(kept), copy, ignore=shutil.ignore_patterns(MANIFEST))

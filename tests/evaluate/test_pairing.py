@@ -96,6 +96,12 @@ def unlikely(content: Content) -> None:
     next(row for row in content["answers"] if "log_likelihoods" in row)["text"] = "A high temperature."
 
 
+def unlikely_unquantized(content: Content) -> None:
+    for row in content["answers"]:
+        row["unquantized"] = {key: value for key, value in row.items() if key != "id"}
+    unlikely({"answers": [row["unquantized"] for row in content["answers"]]})
+
+
 def one_likelihood(content: Content) -> None:
     next(row for row in content["answers"] if "log_likelihoods" in row)["log_likelihoods"] = [-1.0]
 
@@ -113,6 +119,7 @@ def one_likelihood(content: Content) -> None:
         (no_parameters, "its record does not say what was asked"),
         (no_list, "not the answers that a stage wrote"),
         (unlikely, "is not answered with its likeliest choice"),
+        (unlikely_unquantized, "is not answered with its likeliest choice"),
         (one_likelihood, "lacks the likelihood of a choice"),
     ],
 )
