@@ -109,7 +109,7 @@ def together(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def again(together: Path, tmp_path: Path) -> Path:
     """A repository in which the run of two processes can be made once more."""
     shutil.copytree(together, tmp_path / "medtune")
-    shutil.rmtree(tmp_path / "medtune/models/adapter")
+    (tmp_path / "medtune/models/adapter/adapter_model.safetensors").unlink()
     return tmp_path / "medtune"
 
 
