@@ -18,6 +18,7 @@ from medtune.evaluate.params import EvaluateParams
 from medtune.model.files import check_files
 from medtune.model.memory import require_memory
 from medtune.model.params import ModelParams
+from medtune.model.shape import known_shape
 from medtune.run.code import digests_of, require_installed
 from medtune.run.launch import Launch
 from medtune.run.params import ComputeParams
@@ -110,6 +111,12 @@ def _device(project: Project) -> None:
     frozen_dtype(precision, choose_device(compute))
 
 
+def _adapter(project: Project) -> None:
+    shape = known_shape(project.get(ModelParams))
+    if shape is not None:
+        project.get(FinetuneParams).lora.require_layers(shape.linears, shape.layers)
+
+
 def _memory(project: Project) -> None:
     finetune = project.get(FinetuneParams)
     launch = Launch.load(finetune.launch, "finetune.launch")
@@ -133,6 +140,7 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
     _source,
     _kinds,
     _base_model,
+    _adapter,
     _packages,
     _device,
     _memory,

@@ -7,7 +7,7 @@ The file lies below `data/raw/`, which `dvc.yaml` declares as a dependency: an e
 
 from pathlib import Path
 
-from medtune.core.errors import MedtuneError
+from medtune.core.errors import MedtuneError, nearest
 from medtune.core.examples import read_jsonl
 from medtune.core.hashing import check_sha256
 from medtune.data.params import DataParams
@@ -32,5 +32,12 @@ def load(params: DataParams) -> Source:
             raise MedtuneError(
                 f"{path}: example '{example.id}' is of kind '{example.kind}'; "
                 f"data.kinds in params.yaml has {', '.join(params.kinds)}"
+            )
+    for kind in params.kinds:
+        if not any(example.kind == kind for example in examples):
+            found = sorted({example.kind for example in examples})
+            raise MedtuneError(
+                f"params.yaml: data.kinds has '{kind}', of which {path} has no example; "
+                f"{nearest(kind, found)}"
             )
     return Source(examples, f"From the local file `{path}`, under whatever licence it carries.")

@@ -131,9 +131,10 @@ def describe(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> str:
 
 
 def _described(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> Iterator[str]:
-    rows = {**by_kind["kinds"], "all": by_kind["all"]}
-    width = max(map(len, rows))
-    for kind, both in rows.items():
+    # No dictionary: a kind may be called "all".
+    rows = [*by_kind["kinds"].items(), ("all", by_kind["all"])]
+    width = max(len(kind) for kind, _ in rows)
+    for kind, both in rows:
         base, tuned = (both[model] for model in MODELS)
         exact = f"exact {tuned['exact_matches']} of {tuned['n']} (base {base['exact_matches']})"
         yield f"{kind:<{width}}  {exact}, token-F1 {tuned['token_f1']:.2f} (base {base['token_f1']:.2f})"

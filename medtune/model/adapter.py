@@ -36,10 +36,11 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
     Also rank-stabilised (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) and weight-decomposed
     (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
     """
+    lora.require_layers(_linear_layers(base), base.config.num_hidden_layers)
     targets: str | list[str] = lora.target_modules
     if targets == "all-linear" and lora.layers is not None:
         # PEFT takes layer numbers beside names only.
-        targets = _linear_layers(base)
+        targets = sorted({name.rpartition(".")[2] for name in _linear_layers(base)})
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
@@ -86,13 +87,11 @@ class FoldedLora(LoraLinear):
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers, all but the head, whose weights are often the embeddings."""
     head = model.get_output_embeddings()
-    # PEFT matches names by their end: q_proj stands for that layer in every decoder layer. The head, whose
-    # weights are often the embeddings, is left out, as by `all-linear`.
-    linear = (
+    return [
         name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head
-    )
-    return sorted({name.rpartition(".")[2] for name in linear})
+    ]
 
 
 def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:

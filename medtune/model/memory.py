@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError
-from medtune.model.params import LoraParams, ModelParams
+from medtune.model.params import LoraParams, ModelParams, is_named
 from medtune.model.shape import Shape, known_shape
 from medtune.run.params import MEMORY_KNOBS, ComputeParams
 
@@ -35,7 +35,7 @@ def adapter_parameters(shape: Shape, lora: LoraParams) -> int:
     return layers * sum(
         lora.r * (inputs + outputs) + (outputs if lora.dora else 0)
         for name, (inputs, outputs) in shape.linears.items()
-        if lora.target_modules == "all-linear" or _is_named(name, lora.target_modules)
+        if lora.target_modules == "all-linear" or any(is_named(name, one) for one in lora.target_modules)
     )
 
 
@@ -141,11 +141,6 @@ def require_memory(
                 f"params.yaml: {stage} does not fit: weights alone need {needed / GIB:.2f} GiB, and "
                 f"{device.name} has {device.total / GIB:.2f}; {MEMORY_KNOBS[stage]}"
             )
-
-
-def _is_named(layer: str, names: list[str]) -> bool:
-    """Whether PEFT's `target_modules` mean this layer: it compares ends of names."""
-    return any(f".{layer}".endswith(f".{name}") for name in names)
 
 
 def _nf4_bytes(weights: int) -> float:

@@ -1,9 +1,11 @@
 """The sections `model` and `prompt` of params.yaml, and the shape of an adapter."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field
 
+from medtune.core.errors import MedtuneError, nearest
 from medtune.core.section import Section, Strict
 
 
@@ -50,3 +52,31 @@ class LoraParams(Strict):
     """Scale the update by alpha / sqrt(r) instead, for high ranks (rsLoRA)."""
     dora: bool
     """Learn the direction and the length of the update apart (DoRA): better at low ranks, slower."""
+
+    def require_layers(self, linears: Collection[str], layers: int) -> None:
+        """Refuse layers that a model does not have, which PEFT would leave out without a word.
+
+        `linears` are the names of the linear layers in each of its `layers` decoder layers.
+        """
+        if isinstance(self.target_modules, list):
+            if not self.target_modules:
+                raise MedtuneError("params.yaml: finetune.lora.target_modules is empty; accepted: all-linear")
+            for name in self.target_modules:
+                if not any(is_named(layer, name) for layer in linears):
+                    known = sorted({layer.rpartition(".")[2] for layer in linears})
+                    raise MedtuneError(
+                        f"params.yaml: finetune.lora.target_modules has '{name}', no linear layer of it; "
+                        f"{nearest(name, known)}"
+                    )
+        for number in self.layers or []:
+            if not 0 <= number < layers:
+                raise MedtuneError(
+                    f"params.yaml: finetune.lora.layers has {number}; accepted: 0 to {layers - 1}"
+                )
+        if self.layers == []:
+            raise MedtuneError("params.yaml: finetune.lora.layers is empty; accepted: null (all) or numbers")
+
+
+def is_named(layer: str, name: str) -> bool:
+    """Whether `name` in PEFT's `target_modules` means this layer: it compares ends of names."""
+    return f".{layer}".endswith(f".{name}")

@@ -162,3 +162,6 @@ def test_a_local_file_is_a_source_too(tmp_path: Path, monkeypatch: pytest.Monkey
         MedtuneError, match=r"is of kind 'yes_no'; data.kinds in params.yaml has organ_system"
     ):
         load_source(DataParams.model_validate(fields))
+    kinds: dict[str, object] = {"yes_no": {}, "yesno": {}}
+    with pytest.raises(MedtuneError, match=r"'yesno', of which .* has no example; did you mean 'yes_no'"):
+        load_source(DataParams.model_validate(fields | {"kinds": kinds}))

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 from medtune.core.errors import MedtuneError
 from medtune.model.adapter import FoldedLora, attach_lora, check_adapter, load_adapter, save_adapter
 from medtune.model.params import LoraParams, ModelParams
+from medtune.model.shape import Shape
 from tests.conftest import ROOT
 
 LORA = LoraParams(
@@ -103,9 +104,36 @@ save_adapter(attach_lora(LlamaForCausalLM(tiny), LORA, MODEL), Path(sys.argv[1])
     assert len(json.loads(configs[0])["target_modules"]) == 7
 
 
-def test_layers_that_are_not_there_are_refused(tiny_llama: LlamaForCausalLM) -> None:
-    with pytest.raises(MedtuneError, match=r"params.yaml: finetune.lora: .*query"):
-        attach_lora(tiny_llama, LORA.model_copy(update={"target_modules": ["query"]}), MODEL)
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"target_modules": ["query"]},
+            "target_modules has 'query', no linear layer of it; accepted: ",
+        ),
+        (
+            {"target_modules": ["q_proj", "v_porj"]},
+            "has 'v_porj', no linear layer of it; did you mean",
+        ),
+        ({"target_modules": ["lm_head"]}, "has 'lm_head', no linear layer"),
+        ({"target_modules": []}, "target_modules is empty; accepted: all-linear"),
+        ({"layers": [1, 2]}, "finetune.lora.layers has 2; accepted: 0 to 1"),
+        ({"layers": [-1]}, "finetune.lora.layers has -1; accepted: 0 to 1"),
+        ({"layers": []}, "finetune.lora.layers is empty; accepted: null"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused_and_not_left_out(
+    tiny_llama: LlamaForCausalLM, changes: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    lora = LORA.model_copy(update=changes)
+    with pytest.raises(MedtuneError, match=r"params.yaml: finetune.lora") as error:
+        attach_lora(tiny_llama, lora, MODEL)
+    assert expected in str(error.value)
+    tiny_llama.config.save_pretrained(tmp_path)
+    shape = Shape.from_config(tmp_path / "config.json")
+    with pytest.raises(MedtuneError) as known_before:
+        lora.require_layers(shape.linears, shape.layers)
+    assert str(known_before.value) == str(error.value)
 
 
 def test_a_missing_adapter_says_how_to_get_one(tmp_path: Path) -> None:
