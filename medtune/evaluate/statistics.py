@@ -9,6 +9,11 @@ import numpy as np
 CONFIDENCE = 0.95
 
 
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean, rounded once: the built-in `sum` rounds otherwise since Python 3.12."""
+    return math.fsum(values) / len(values)
+
+
 def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval for a proportion, within [0, 1], also right near 0 and 1 (Wilson 1927,
     https://doi.org/10.1080/01621459.1927.10502953). For `n` = 0 it is the whole range.

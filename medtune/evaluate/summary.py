@@ -14,7 +14,7 @@ from medtune.core.examples import Example
 from medtune.core.outputs import write_json
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.scoring import Score, score
-from medtune.evaluate.statistics import bootstrap_interval, wilson_interval
+from medtune.evaluate.statistics import bootstrap_interval, mean, wilson_interval
 
 MODELS = ("base", "tuned")
 
@@ -59,10 +59,10 @@ def headline(
     return {
         "accuracy": _accuracy(tuned),
         "base": _accuracy(base),
-        "gain": sum(gains) / len(gains),
+        "gain": mean(gains),
         "gain_low": low,
         "gain_high": high,
-        "token_f1": sum(one.score.token_f1 for one in tuned) / len(tuned),
+        "token_f1": mean([one.score.token_f1 for one in tuned]),
     }
 
 
@@ -199,7 +199,7 @@ def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
         "exact_matches": matches["exact"],
         "partial_matches": matches["partial"],
         "incorrect": matches["incorrect"],
-        "token_f1": sum(f1) / n,
+        "token_f1": mean(f1),
         "token_f1_low": f1_low,
         "token_f1_high": f1_high,
         "truncated": sum(prediction.answer.truncated for prediction in predictions) / n,

@@ -65,8 +65,8 @@ class LoraParams(Strict):
                 if not any(is_named(layer, name) for layer in linears):
                     known = sorted({layer.rpartition(".")[2] for layer in linears})
                     raise MedtuneError(
-                        f"params.yaml: finetune.lora.target_modules has '{name}', no linear layer of it; "
-                        f"{nearest(name, known)}"
+                        f"params.yaml: finetune.lora.target_modules has '{name}', but the model has no such "
+                        f"layer; {nearest(name, known)}"
                     )
         for number in self.layers or []:
             if not 0 <= number < layers:

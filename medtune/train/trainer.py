@@ -1,6 +1,7 @@
 """Training: transformers' Trainer with a loss that costs only what the answers need."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -238,10 +239,9 @@ class AnswerTrainer(Trainer):
                     part_total, part_count = self._summed_loss(self.model_wrapped, self._prepare_inputs(part))
                     total += part_total.item()
                     count += part_count
-        # Sums of Python floats, 64 bits wide, in the order of the processes: the same in all of them.
-        shares = processes.gather((total, count))
-        total, count = sum(share[0] for share in shares), sum(share[1] for share in shares)
-        metrics = {f"{metric_key_prefix}_loss": total / count}
+        # Of Python floats, 64 bits wide, rounded once: the same in all processes and versions of Python.
+        totals, counts = zip(*processes.gather((total, count)), strict=True)
+        metrics = {f"{metric_key_prefix}_loss": math.fsum(totals) / sum(counts)}
         self.log(metrics)
         # For the callbacks, of which early stopping is one.
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

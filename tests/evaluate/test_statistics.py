@@ -2,7 +2,12 @@ import math
 
 import pytest
 
-from medtune.evaluate.statistics import bootstrap_interval, wilson_interval
+from medtune.evaluate.statistics import bootstrap_interval, mean, wilson_interval
+
+
+def test_a_mean_is_the_same_in_every_version_of_python() -> None:
+    assert mean([0.1] * 10) == 0.1
+    assert mean([1e16, 1.0, -1e16]) == 1 / 3
 
 
 def test_wilson_against_published_values() -> None:

@@ -109,13 +109,13 @@ save_adapter(attach_lora(LlamaForCausalLM(tiny), LORA, MODEL), Path(sys.argv[1])
     [
         (
             {"target_modules": ["query"]},
-            "target_modules has 'query', no linear layer of it; accepted: ",
+            "target_modules has 'query', but the model has no such layer; accepted: ",
         ),
         (
             {"target_modules": ["q_proj", "v_porj"]},
-            "has 'v_porj', no linear layer of it; did you mean",
+            "has 'v_porj', but the model has no such layer; did",
         ),
-        ({"target_modules": ["lm_head"]}, "has 'lm_head', no linear layer"),
+        ({"target_modules": ["lm_head"]}, "has 'lm_head', but the model has no such layer"),
         ({"target_modules": []}, "target_modules is empty; accepted: all-linear"),
         ({"layers": [1, 2]}, "finetune.lora.layers has 2; accepted: 0 to 1"),
         ({"layers": [-1]}, "finetune.lora.layers has -1; accepted: 0 to 1"),
