@@ -1,6 +1,6 @@
 """Kill the pipeline at random moments and see whether it ends as if nothing had happened.
 
-    make faults                                    20 kills, about 30 minutes on two cores
+    make faults                                    20 kills, about 15 minutes on two cores
     python -m tests.faults --kills 5 --seed 3
 
 The pipeline is the real one, with the real model, at reduced sizes and in a repository of its own.

@@ -99,7 +99,11 @@ def _stages() -> None:
     with Repo() as repo:
         stages = [stage for stage in repo.index.stages if stage.path_in_repo == str(PIPELINE_FILE)]
         declared = {stage.name: _declared(stage) for stage in stages}
-    require_equal(LOCK_FILE, {name: _recorded(stage) for name, stage in read_lock().items()}, declared)
+    recorded = {name: _recorded(stage) for name, stage in read_lock().items()}
+    if gone := sorted(recorded.keys() - declared.keys()):
+        # DVC keeps what it has recorded of a stage that was renamed or taken out.
+        raise MedtuneError(f"{LOCK_FILE}: has '{gone[0]}', a stage that {PIPELINE_FILE} lacks: delete it")
+    require_equal(LOCK_FILE, recorded, declared)
 
 
 def _declared(stage: Any) -> dict[str, Any]:

@@ -214,6 +214,11 @@ def test_the_runtime_lock_and_the_code_are_dependencies_of_the_first_stage_alone
         assert not code & names(DECLARED[stage]["deps"])
 
 
+def test_the_committed_lock_has_these_stages_and_no_other() -> None:
+    locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert locked.keys() == DECLARED.keys()
+
+
 def test_clock_and_machine_are_outputs_of_no_stage() -> None:
     for stage in DECLARED:
         assert not {"metrics/timing.json", "metrics/environment.json"} & outputs(stage)

@@ -330,6 +330,12 @@ def test_a_lock_file_of_another_pipeline_breaks_the_chain(
     assert broken()[STRUCTURE] == f"dvc.lock: '{key}' is not what it should be"
 
 
+def test_a_stage_that_is_no_more_is_named(project: Path) -> None:
+    lock = Path("dvc.lock")
+    lock.write_text(lock.read_text() + "  baseline:\n    cmd: 'true'\n")
+    assert broken()[STRUCTURE] == "dvc.lock: has 'baseline', a stage that dvc.yaml lacks: delete it"
+
+
 def test_a_stage_that_read_another_file_than_its_producer_wrote_breaks_the_chain(project: Path) -> None:
     test = next(entry for entry in entries(read_lock()) if entry.path == "data/prepared/test.jsonl")
     before, evaluate, after = Path("dvc.lock").read_text().partition("  evaluate:\n    cmd")
