@@ -6,7 +6,6 @@ compares the folder with the digest that it got when it was made. `MEDTUNE_CACHE
 """
 
 import importlib.util
-import logging
 import shutil
 import sys
 from functools import cache
@@ -110,7 +109,6 @@ def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.devi
 
 def _let_bitsandbytes_in() -> None:
     """Take back what a stage does at its start (`keep_out`), and what others have concluded from it."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
     if sys.modules.get("bitsandbytes", ...) is None:
         del sys.modules["bitsandbytes"]
         for known in (is_bitsandbytes_available, is_bnb_available, is_bnb_4bit_available):

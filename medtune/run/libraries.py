@@ -1,5 +1,6 @@
 """Libraries that other libraries would bring along for nothing, or worse."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ def without_hub_kernels() -> Iterator[None]:
     """Import here what imports bitsandbytes.
 
     On a CPU with AVX512-BF16 that would, while it is imported, have `kernels` fetch a faster kernel from a
-    hub and run it, code that no commit pins. It goes on without if `kernels` is not installed.
+    hub and run it, code that no commit pins. Without `kernels` it goes on, and would complain.
     """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
     known = sys.modules.get("kernels", ...)
     sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
