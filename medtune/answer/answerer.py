@@ -62,11 +62,7 @@ class Answerer:
         """The adapter of a folder on its base model (None: the base model as it is), with the prompt of
         the params.yaml in the current folder.
         """
-        settings = Settings.load()
-        if adapter is not None:
-            check_adapter(Path(adapter), settings.model)
-            check_record(Path(adapter), settings.compute)
-        return cls.build(settings, adapter)
+        return cls.build(Settings.load(), adapter)
 
     @classmethod
     def build(cls, settings: Settings, adapter: Path | str | None, *, quantized: bool = True) -> "Answerer":
@@ -78,6 +74,7 @@ class Answerer:
         compute = settings.compute
         if adapter is not None:
             check_adapter(Path(adapter), settings.model)
+            check_record(Path(adapter), settings.model, settings.compute)
         encoder = ChatEncoder(load_tokenizer(base_folder(settings.model)), settings.prompt)
         device = set_up(compute, settings.answer.seed)
         dtype = torch.float32
@@ -103,8 +100,10 @@ class Answerer:
         questions = {index: self._encode(example) for index, example in enumerate(examples)}
         free = {index: question for index, question in questions.items() if not question.choices}
         closed = {index: question for index, question in questions.items() if question.choices}
-        in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, progress=progress, log=log)
-        answers = in_batches(free, self._generate) | in_batches(closed, self._choose)
+        in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, log=log)
+        named = "{}, {}".format if progress and free and closed else lambda name, _: name
+        answers = in_batches(free, self._generate, progress=named(progress, "in words"))
+        answers |= in_batches(closed, self._choose, progress=named(progress, "by choice"))
         return [answers[index] for index in range(len(examples))]
 
     def ask(self, question: str, context: str | None = None) -> str:

@@ -19,6 +19,6 @@ class AnswerParams(Section):
     batch_size: int = Field(ge=1)
     """Questions asked at once; more are faster and take more memory."""
     max_new_tokens: int = Field(ge=1)
-    """A longer answer is cut off and counted under `truncated`."""
+    """A longer answer is cut off; `truncated` in metrics/details.json is the share of those."""
     unquantized: bool
     """With a quantised base, ask on the unquantised one too: how far do the answers drift?"""

@@ -13,7 +13,8 @@ from medtune.core.errors import MedtuneError, nearest
 from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import read_yaml
 from medtune.data.params import DataParams
-from medtune.data.sources import check_source
+from medtune.data.sources import PACKAGE, check_source, load_source
+from medtune.data.splits import split_by_group
 from medtune.evaluate.params import EvaluateParams
 from medtune.model.files import check_files
 from medtune.model.memory import require_memory
@@ -21,6 +22,7 @@ from medtune.model.params import ModelParams
 from medtune.model.shape import known_shape
 from medtune.run.code import digests_of, require_installed
 from medtune.run.launch import Launch
+from medtune.run.lock_file import read_lock
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
 
@@ -70,15 +72,30 @@ def describe_check() -> str:
     return "parameters, launch files, source, base model, packages, device and memory: nothing is wrong"
 
 
-def _launch_files(project: Project) -> None:
+def _finetune_launch(project: Project) -> None:
     finetune = project.get(FinetuneParams)
     chosen = Launch.load(finetune.launch, "finetune.launch")
     chosen.require_divides(finetune.batch_size, "finetune.batch_size")
+
+
+def _answer_launch(project: Project) -> None:
     Launch.load(project.get(AnswerParams).launch, "answer.launch")
 
 
 def _source(project: Project) -> None:
-    check_source(project.get(DataParams))
+    params = project.get(DataParams)
+    if params.source.startswith(PACKAGE) and _prepared_with(project.content["data"]):
+        # Its version is pinned, and making its questions takes seconds: it gave these sizes before.
+        check_source(params)
+    else:
+        split_by_group(load_source(params).examples, params)
+
+
+def _prepared_with(data: Any) -> bool:
+    try:
+        return bool(read_lock()["prepare"]["params"][PARAMS_FILE.name]["data"] == data)
+    except (MedtuneError, KeyError):
+        return False
 
 
 def _kinds(project: Project) -> None:
@@ -136,7 +153,8 @@ def _places(_: Project) -> None:
 
 
 CHECKS: tuple[Callable[[Project], None], ...] = (
-    _launch_files,
+    _finetune_launch,
+    _answer_launch,
     _source,
     _kinds,
     _base_model,

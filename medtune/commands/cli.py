@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError, run
-from medtune.run.libraries import keep_out
+from medtune.run.libraries import forget_stale_bytecode, keep_out
 
 
 def main() -> None:
     """Entry point of the console script."""
+    forget_stale_bytecode()
     keep_out()
     run(_main)
 

@@ -18,6 +18,7 @@ from typing import Any
 from medtune.core.errors import run
 from medtune.core.outputs import resident_peak
 from medtune.model.memory import Device
+from medtune.run.launch import forget_other_launches
 from medtune.run.libraries import keep_out
 from medtune.run.params import MEMORY_KNOBS, ComputeParams
 
@@ -25,6 +26,7 @@ from medtune.run.params import MEMORY_KNOBS, ComputeParams
 def main() -> None:
     """Try the stage that the command line names."""
     keep_out()
+    forget_other_launches()
     stage, content = sys.argv[1], json.load(sys.stdin)
     device = Device.find(ComputeParams.of(content))
     if device.kind == "cpu":

@@ -7,10 +7,11 @@ same data, from DVC, without what is the same in all rows.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from shutil import get_terminal_size
 from typing import Any
 
+from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
@@ -24,10 +25,16 @@ from medtune.core.errors import MedtuneError
 HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
 """The files of the metrics that are shown."""
 COLUMNS = ("accuracy", "base", "gain", "token_f1", "validation_loss")
-WIDTH = 160
+WIDTH = 120
 """Characters in a line where there is no terminal to ask."""
 CELL = 24
 """Characters of a parameter's value that are shown."""
+NAMED = 4
+"""Parameters without room that are named; of the others there is a count."""
+FIRST = ("finetune", "model", "prompt", "compute", "answer", "evaluate", "data")
+"""Sections by how likely runs are compared for their sake: the sizes of all kinds would fill a line."""
+NOT_RUN = "not run"
+"""The state of a commit whose parameters or metrics were edited, and of such a workspace."""
 NOTHING = (
     "no runs yet: `dvc repro` makes the first; `dvc exp run --set-param finetune.lora.r=32` tries another"
 )
@@ -50,7 +57,7 @@ def find_runs(revisions: Sequence[str] = (), *, commits: int = 1, all_commits: b
     try:
         with Repo() as repo:
             states = repo.experiments.show(revs=list(revisions) or None, num=commits, all_commits=all_commits)
-            return list(_runs(states))
+            return [_vouched_for(run, repo, revision) for run, revision in _runs(states)]
     except (DvcException, SCMError) as error:
         raise MedtuneError(f"DVC cannot list runs here: {' '.join(str(error).split())}") from None
 
@@ -71,7 +78,10 @@ def describe_runs(runs: Sequence[Run], width: int | None = None) -> str:
         console.print(_table(runs, names[:shown]))
     lines = [line.rstrip() for line in captured.get().splitlines()]
     if left_out := names[shown:]:
-        lines.append(f"no room for: {', '.join(left_out)}; a wider terminal or --json has them")
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        lines.append(f"no room for: {', '.join(left_out[:NAMED])}{more}; a wider terminal or --json has them")
+    if any(run.state == NOT_RUN for run in runs):
+        lines.append(f"{NOT_RUN}: not with these parameters, or the metrics are not its own; run: dvc repro")
     return "\n".join(lines)
 
 
@@ -91,15 +101,27 @@ def runs_as_json(runs: Sequence[Run]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
-def _runs(states: Iterable[Any]) -> Iterator[Run]:
+def _vouched_for(run: Run, repo: Repo, revision: str) -> Run:
+    """The run as it is, or `not run` if its `dvc.lock` has other parameters or other metrics than it."""
+    if run.state:
+        return run
+    with repo.switch(revision):
+        read = [*repo.index.deps, *repo.index.outs]
+        shown = [one for one in read if isinstance(one, ParamsDependency) or getattr(one, "is_metric", False)]
+        differs = any(one.workspace_status() for one in shown)
+    return replace(run, state=NOT_RUN, metrics={}) if differs else run
+
+
+def _runs(states: Iterable[Any]) -> Iterator[tuple[Run, str]]:
     for baseline in states:
         commit = baseline.rev if baseline.rev == "workspace" else baseline.rev[:7]
-        yield _run(baseline, baseline.name or commit, commit, "", is_experiment=False)
+        yield _run(baseline, baseline.name or commit, commit, "", is_experiment=False), baseline.rev
         for experiment in baseline.experiments or ():
             tip = experiment.revs[0]
             state = experiment.executor.state if experiment.executor else "success"
             name = tip.name or experiment.name or tip.rev[:7]
-            yield _run(tip, name, commit, "" if state == "success" else state, is_experiment=True)
+            run = _run(tip, name, commit, "" if state == "success" else state, is_experiment=True)
+            yield run, tip.rev
 
 
 def _run(found: Any, name: str, commit: str, state: str, *, is_experiment: bool) -> Run:
@@ -128,9 +150,15 @@ def _telling_apart(runs: Sequence[Run]) -> list[str]:
 
 def _varying(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.params)
-    return [
+    varying = [
         name for name in names if len({json.dumps(run.params.get(name), default=str) for run in runs}) > 1
     ]
+    return sorted(varying, key=_rank)
+
+
+def _rank(name: str) -> int:
+    section = name.partition(".")[0]
+    return FIRST.index(section) if section in FIRST else len(FIRST)
 
 
 def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medtune.core.errors import MedtuneError
+from medtune.core.errors import MedtuneError, plain_words
 from medtune.core.outputs import write_json
 
 BASE = Path("metrics/answers-base.json")
@@ -82,7 +82,7 @@ def read_answers(path: Path) -> Answers:
             f"{path}: not there; run `dvc repro` to make it or `dvc pull` to fetch it"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        detail = plain_words(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
         raise MedtuneError(
             f"{path}: not the answers that a stage wrote ({detail}); run `dvc repro`"
         ) from None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -19,6 +20,16 @@ def nearest(name: str, valid: list[str]) -> str:
     """A hint for a misspelt name: the closest valid one if there is one, else all of them."""
     close = get_close_matches(name, valid, n=1)
     return f"did you mean '{close[0]}'?" if close else f"accepted: {', '.join(valid)}"
+
+
+def plain_words(message: str) -> str:
+    """What pydantic says of a value, as a person would: "must be a valid number", "is missing"."""
+    message = message.removeprefix("Value error, ")
+    if message == "Field required":
+        return "is missing"
+    message = re.sub(r" after validation, not \d+$", "", message)
+    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys to values", message)
+    return re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
 
 
 def run(main: Callable[[], None]) -> None:

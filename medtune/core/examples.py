@@ -10,7 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from medtune.core.errors import MedtuneError, nearest
+from medtune.core.errors import MedtuneError, nearest, plain_words
 from medtune.core.hashing import unit_hash
 from medtune.core.outputs import replacing
 
@@ -102,19 +102,31 @@ def drawn_indices(examples: Sequence[Example], seed: int, per_kind: int | None) 
     return sorted(index for drawn in kinds.values() for index in drawn[:per_kind])
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a field that stands there twice Python would take the last in silence."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field '{next(n for n in names if names.count(n) > 1)}' stands there twice")
+    return record
+
+
 def _parse(line: str, where: str) -> Example:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise MedtuneError(f"{where}: not JSON: {error}") from None
+    except ValueError as error:
+        raise MedtuneError(f"{where}: {error}") from None
     if not isinstance(record, dict):
         raise MedtuneError(f"{where}: expected a JSON object with {', '.join(Example.model_fields)}")
     try:
         return Example.model_validate(record)
     except ValidationError as invalid:
         first = invalid.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "example"
+        field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             hint = nearest(field, list(Example.model_fields))
             raise MedtuneError(f"{where}: unknown field '{field}'; {hint}") from None
-        raise MedtuneError(f"{where}: {field}: {first['msg']}") from None
+        subject = f"the field '{field}' " if field else ""
+        raise MedtuneError(f"{where}: {subject}{plain_words(first['msg'])}") from None

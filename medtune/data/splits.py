@@ -41,9 +41,8 @@ def split_by_group(examples: Iterable[Example], params: DataParams) -> Splits:
         ]
         splits[split] = sorted(drawn, key=lambda example: unit_hash(params.seed, f"order:{example.id}"))
         if not drawn:
-            raise MedtuneError(
-                f"the split '{split}' is empty; see data.{split} and data.kinds in params.yaml"
-            )
+            shares = "data.validation, data.test" if split == "train" else f"data.{split}"
+            raise MedtuneError(f"params.yaml: the split '{split}' is empty; see {shares} and data.kinds")
     return splits
 
 
@@ -73,10 +72,22 @@ def _split_of(group: str, params: DataParams) -> str:
     return "validation" if position < params.test + params.validation else "train"
 
 
+def _share(split: str) -> str:
+    if split == "train":
+        return "data.validation and data.test leave"
+    return f"data.{split} gives to this split"
+
+
 def _draw(pool: list[Example], size: int | None, split: str, kind: str, seed: int) -> list[Example]:
+    if not pool and size is None:
+        raise MedtuneError(
+            f"params.yaml: of data.kinds.{kind} no example is in the groups that {_share(split)}: raise that "
+            f"share, or set data.kinds.{kind}.{split} to 0"
+        )
     if size is not None and size > len(pool):
         raise MedtuneError(
-            f"params.yaml: data.kinds.{kind}.{split} asks for {size} examples; there are {len(pool)}"
+            f"params.yaml: data.kinds.{kind}.{split} asks for {size} examples; {len(pool)} of them are in "
+            f"the groups that {_share(split)}; lower it, or null takes all there are"
         )
     return sorted(pool, key=lambda example: unit_hash(seed, f"draw:{example.id}"))[:size]
 

@@ -41,7 +41,7 @@ base model, code and parameters that made it.
 {_built_with_llama(licence)}
 - Base model: `{base["source"]}`{quantized}, licence {licence}
 - LoRA {lora}, on {targets}
-- {training["steps"]} steps over {training["examples"]} examples
+- {training["steps"]} steps, {training["epochs"]:.2f} times through {training["examples"]} training examples
 - Validation loss {training["validation_loss"]:.4f} at step {training["best_step"]}, the one kept
 - Exact answers to the test questions: {exact}; the untuned model gives {untuned}
 

@@ -141,10 +141,8 @@ def _described(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> Iter
     if "unquantized" in by_kind:
         same = by_kind["unquantized"]["same_answers"]
         yield f"on the unquantised base {same:.0%} of the answers are the same"
-    yield (
-        f"gain in accuracy {figures['gain']:+.1%}, 95% interval {figures['gain_low']:+.1%} to "
-        f"{figures['gain_high']:+.1%}"
-    )
+    gain, low, high = (f"{100 * figures[name]:+.1f}" for name in ("gain", "gain_low", "gain_high"))
+    yield f"gain in accuracy {gain} percentage points, 95% interval {low} to {high}"
 
 
 def _predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Prediction:

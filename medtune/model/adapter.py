@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
+from medtune.model.files import locate
 from medtune.model.params import LoraParams, ModelParams
 from medtune.run.params import ComputeParams
 
@@ -157,8 +158,8 @@ def check_adapter(folder: Path, model: ModelParams) -> None:
         )
 
 
-def check_record(folder: Path, compute: ComputeParams) -> None:
-    """Refuse an adapter whose record, beside it, names another quantisation than `compute`.
+def check_record(folder: Path, model: ModelParams, compute: ComputeParams) -> None:
+    """Refuse an adapter whose record, beside it, names other weights of the base, or another quantisation.
 
     A base in four bits is another model than the one it was made from. An adapter from elsewhere brings no
     record, or one of other weights, and is taken as it is.
@@ -166,12 +167,19 @@ def check_record(folder: Path, compute: ComputeParams) -> None:
     path = folder.with_name(RECORD)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        weights, trained = record["adapter"], record["parameters"]["compute"]["quantization"]
+        weights, base = record["adapter"], record["base_model"]["sha256"]
+        trained = record["parameters"]["compute"]["quantization"]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):
         raise MedtuneError(f"{path}: not a record that medtune wrote; run `dvc repro`") from None
-    if weights == file_sha256(folder / WEIGHTS) and trained != compute.quantization:
+    if weights != file_sha256(folder / WEIGHTS):
+        return
+    if base != (here := locate(model).sha256):
+        raise MedtuneError(
+            f"{folder}: trained on a base with sha256 {base}; that of model.source in params.yaml has {here}"
+        )
+    if trained != compute.quantization:
         raise MedtuneError(
             f"{folder}: trained with compute.quantization '{trained}', but in params.yaml it is "
             f"'{compute.quantization}'"

@@ -5,6 +5,7 @@ its sha256 and the versions of what converts it; afterwards it loads in a fracti
 compares the folder with the digest that it got when it was made. `MEDTUNE_CACHE` moves that folder.
 """
 
+import hashlib
 import importlib.util
 import shutil
 import sys
@@ -47,9 +48,12 @@ disable_progress_bar()
 
 
 def base_folder(model: ModelParams) -> Path:
-    """The folder to load the base model from, with `from_pretrained`; a GGUF is converted first."""
+    """The folder to load the base model from, with `from_pretrained`, which holds what is pinned and no more.
+
+    A GGUF is converted first.
+    """
     files = locate(model)
-    return _dequantised(files) if files.is_gguf else files.path
+    return _dequantised(files) if files.is_gguf else _only_pinned(files)
 
 
 def describe_base(model: ModelParams) -> dict[str, Any]:
@@ -142,6 +146,29 @@ def _compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
             state.dtype = dtype
         else:
             parameter.data = parameter.data.to(dtype)
+
+
+def _only_pinned(files: ModelFiles) -> Path:
+    """A folder of links to the pinned files.
+
+    Transformers reads whatever else it knows that lies beside them, such as the template in
+    `additional_chat_templates` or the adapter of an `adapter_config.json`: another model than the pinned one.
+    """
+    origin = hashlib.sha256(str(files.path.absolute()).encode()).hexdigest()
+    folder = cache_folder() / f"{files.sha256}-links-{origin[:8]}"
+    wanted = {name: files.path.absolute() / name for name in files.names}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir() or _links(folder) != wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for name, target in wanted.items():
+                (folder / name).symlink_to(target)
+    return folder
+
+
+def _links(folder: Path) -> dict[str, Path | None]:
+    return {path.name: path.readlink() if path.is_symlink() else None for path in folder.iterdir()}
 
 
 def _dequantised(files: ModelFiles) -> Path:

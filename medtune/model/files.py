@@ -28,10 +28,11 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The verified files of a base model: a GGUF file or a folder, and their digest."""
+    """The verified files of a base model: a GGUF, or a folder and the names in it; and their digest."""
 
     path: Path
     sha256: str
+    names: frozenset[str] = frozenset()
 
     @property
     def is_gguf(self) -> bool:
@@ -109,7 +110,7 @@ def _folder(path: Path, what: str) -> ModelFiles:
         if missing := sorted(shards - names):
             raise MedtuneError(f"{what}: holds no {missing[0]}, which its {index.name} names")
     stamps = {(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-    return ModelFiles(path, _digest(path, frozenset(stamps)))
+    return ModelFiles(path, _digest(path, frozenset(stamps)), frozenset(names))
 
 
 @cache

@@ -14,6 +14,7 @@ machine to the next (addresses, ranks) comes from the environment:
 import ctypes
 import logging
 import os
+import re
 import shlex
 import signal
 import socket
@@ -33,9 +34,22 @@ from medtune.run.stage import LAUNCH_FILES, Run, Stage, only_here, run_whole
 STARTED_WITH = "MEDTUNE_STARTED_WITH"
 """The environment variable in which a stage tells its processes what it has read: they must read the same."""
 PORT = 29500
+DECIDED_ELSEWHERE = {
+    "mixed_precision": "precision",
+    "gradient_accumulation_steps": "gradient_accumulation",
+    "gradient_clipping": "max_grad_norm",
+}
+"""What accelerate would read in a launch file, and the parameter of `finetune` that decides instead."""
+FOR_ONE_PROCESS = ("compute_environment", "distributed_type", "num_machines", "num_processes")
 PATIENCE = 5.0
 """Seconds for which a failing process lets the main process speak first."""
 
+_OTHER_LAUNCH = re.compile(
+    "(ACCELERATE|FSDP|PARALLELISM_CONFIG|TORCHELASTIC)_.*"
+    "|((LOCAL|NODE|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)"
+    "|NVIDIA_TF32_OVERRIDE|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|USE_HUB_KERNELS|XLA_(USE|DOWNCAST)_BF16"
+)
+"""Environment variables that would let something else than params.yaml and the launch file decide."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -63,9 +77,15 @@ class Launch:
             value = content.get(field)
             if not isinstance(value, int) or value < 1:
                 raise MedtuneError(f"{path}: {field} is {value!r}; accepted: a whole number from 1")
-        if "mixed_precision" in content:
-            raise MedtuneError(f"{path}: mixed_precision is not accepted: finetune.precision decides")
+        for field, decides in DECIDED_ELSEWHERE.items():
+            if field in content:
+                raise MedtuneError(f"{path}: {field} is not accepted: finetune.{decides} decides")
         processes, machines = content["num_processes"], content["num_machines"]
+        if processes == 1 and (useless := sorted(map(str, content.keys() - FOR_ONE_PROCESS))):
+            raise MedtuneError(
+                f"{path}: {useless[0]} would have no effect on one process; accepted with it: "
+                f"{', '.join(FOR_ONE_PROCESS)}"
+            )
         if processes % machines:
             raise MedtuneError(f"{path}: {processes} processes cannot be shared among {machines} machines")
         settings = {key: value for key, value in content.items() if key != "num_machines"}
@@ -92,8 +112,11 @@ def run_launched(stage: Stage, main: Callable[[Run], None]) -> None:
     """
 
     def start() -> None:
+        is_launched = STARTED_WITH in os.environ and "LOCAL_RANK" in os.environ
+        if not is_launched:
+            forget_other_launches()
         begun = Run.begin(stage)
-        if "LOCAL_RANK" in os.environ:
+        if is_launched:
             _join(begun, main)
         elif (launch := chosen_launch(begun)).processes > 1:
             os.environ[STARTED_WITH] = begun.started_with
@@ -103,6 +126,15 @@ def run_launched(stage: Stage, main: Callable[[Run], None]) -> None:
                 run_whole(begun, main)
 
     run(start)
+
+
+def forget_other_launches() -> None:
+    """Take out of the environment what a shell or a launcher around this process has left there.
+
+    ACCELERATE_MIXED_PRECISION=bf16 would train in another precision than `finetune.precision`, in silence.
+    """
+    for name in [name for name in os.environ if _OTHER_LAUNCH.fullmatch(name)]:
+        del os.environ[name]
 
 
 def chosen_launch(begun: Run) -> Launch:
@@ -222,6 +254,7 @@ def _end_with_parent() -> None:
 def main() -> None:
     """On each machine: `python -m medtune.run.launch LAUNCH MODULE ARGUMENTS...`."""
     name, *command = sys.argv[1:]
+    forget_other_launches()
     run(lambda: _start_here(Launch.load(name, "launch"), command))
 
 

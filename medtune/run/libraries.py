@@ -3,7 +3,9 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import cache_from_source
+from pathlib import Path
 
 
 def keep_out() -> None:
@@ -16,6 +18,20 @@ def keep_out() -> None:
     """
     for name in ("bitsandbytes", "kernels"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+def forget_stale_bytecode() -> None:
+    """Delete what Python has compiled of a module of ours before the module got its present content.
+
+    Python compares the time of the source in whole seconds, and its size: an edit that is taken back within
+    the second would go on running, while the digest of the code is that of the source.
+    """
+    for package in ("medtune", "stages"):
+        for source in (Path(__file__).parents[2] / package).rglob("*.py"):
+            compiled = Path(cache_from_source(str(source)))
+            with suppress(FileNotFoundError):
+                if compiled.stat().st_mtime_ns <= source.stat().st_mtime_ns:
+                    compiled.unlink()
 
 
 @contextmanager

@@ -124,6 +124,7 @@ def training_details(
     trainable, total = model.get_nb_trainable_parameters()
     return {
         "steps": result.steps,
+        "epochs": next(entry["epoch"] for entry in reversed(result.log) if "epoch" in entry),
         "best_step": result.best_step,
         "training_loss": losses[-1],
         "examples": len(training.rows),

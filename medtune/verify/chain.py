@@ -99,11 +99,16 @@ def _stages() -> None:
     with Repo() as repo:
         stages = [stage for stage in repo.index.stages if stage.path_in_repo == str(PIPELINE_FILE)]
         declared = {stage.name: _declared(stage) for stage in stages}
+        shown = repo.metrics.show()[""]["data"]
     recorded = {name: _recorded(stage) for name, stage in read_lock().items()}
     if gone := sorted(recorded.keys() - declared.keys()):
         # DVC keeps what it has recorded of a stage that was renamed or taken out.
         raise MedtuneError(f"{LOCK_FILE}: has '{gone[0]}', a stage that {PIPELINE_FILE} lacks: delete it")
     require_equal(LOCK_FILE, recorded, declared)
+    made = {path for stage in declared.values() for path in stage["outs"]}
+    for path in sorted(shown):
+        if not made & {path, *map(str, Path(path).parents)}:
+            raise MedtuneError(f"{path}: no stage makes it, but `dvc metrics show` has it: take it out")
 
 
 def _declared(stage: Any) -> dict[str, Any]:

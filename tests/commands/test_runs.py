@@ -101,6 +101,25 @@ def test_a_grid_is_a_table_of_what_differs_and_the_headline_metrics(here: Path) 
     }
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("params.yaml", "r: 8", "r: 9"), ("metrics/evaluation.json", '"accuracy": 0.1', '"accuracy": 0.9')],
+    ids=["parameters", "metrics"],
+)
+def test_what_dvc_did_not_run_has_no_metrics(here: Path, file: str, old: str, new: str) -> None:
+    path = here / file
+    original = path.read_text()
+    path.write_text(original.replace(old, new))
+    try:
+        shown = describe_runs(find_runs())
+    finally:
+        path.write_text(original)
+    assert rows(shown)["workspace"][2:] == ["not run"]
+    assert rows(shown)["main"][2] == "0.181"
+    assert shown.endswith("run: dvc repro")
+    assert "not run" not in describe_runs(find_runs())
+
+
 def test_what_failed_or_waits_is_shown_as_such_and_has_no_metrics(here: Path) -> None:
     table = rows(describe_runs(find_runs()))
     assert table["too-much"] == ["0.001", "32", "failed"]

@@ -38,13 +38,13 @@ def test_the_shipped_file_is_valid(section: type[Section]) -> None:
     [
         ("finetune.learning_rat", 0.1, "unknown key 'finetune.learning_rat'; did you mean 'learning_rate'?"),
         ("finetune.lora.rank", 8, "unknown key 'finetune.lora.rank'; accepted: r, alpha, dropout"),
-        ("finetune.batch_size", "many", "finetune.batch_size is 'many': Input should be a valid integer"),
-        ("finetune.batch_size", True, "finetune.batch_size is True: Input should be a valid integer"),
-        ("finetune.batch_size", 0, "finetune.batch_size is 0: Input should be greater than or equal to 1"),
-        ("finetune.schedule", "sine", "finetune.schedule is 'sine': Input should be 'cosine', 'linear' or"),
-        ("finetune.lora.dropout", 1.0, "finetune.lora.dropout is 1.0: Input should be less than 1"),
-        ("finetune.epochs", float("inf"), "finetune.epochs is inf: Input should be a finite number"),
-        ("finetune.seed", 2**32, "finetune.seed is 4294967296: Input should be less than 4294967296"),
+        ("finetune.batch_size", "many", "finetune.batch_size is 'many': must be a valid integer"),
+        ("finetune.batch_size", True, "finetune.batch_size is True: must be a valid integer"),
+        ("finetune.batch_size", 0, "finetune.batch_size is 0: must be greater than or equal to 1"),
+        ("finetune.schedule", "sine", "finetune.schedule is 'sine': must be 'cosine', 'linear' or"),
+        ("finetune.lora.dropout", 1.0, "finetune.lora.dropout is 1.0: must be less than 1"),
+        ("finetune.epochs", float("inf"), "finetune.epochs is inf: must be a finite number"),
+        ("finetune.seed", 2**32, "finetune.seed is 4294967296: must be less than 4294967296"),
         ("finetune.lora.target_modules", 3, "finetune.lora.target_modules is 3"),
     ],
 )
@@ -96,7 +96,7 @@ def test_shares_must_leave_training_data(tmp_path: Path) -> None:
     [
         ("finetun:\n  seed: 1\n", "unknown section 'finetun'; did you mean 'finetune'?"),
         ("data: {}\n", "the section 'finetune' is missing"),
-        ("finetune: 3\n", "finetune is 3: Input should be a valid dictionary"),
+        ("finetune: 3\n", "finetune is 3: must be a mapping of keys to values"),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:

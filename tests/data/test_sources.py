@@ -158,10 +158,10 @@ def test_a_local_file_is_a_source_too(tmp_path: Path, monkeypatch: pytest.Monkey
     fields = PARAMS.model_dump() | {"source": "data/raw/mine.jsonl", "sha256": None}
     source = load_source(DataParams.model_validate(fields | {"kinds": {"yes_no": {}}}))
     assert [example.context for example in source.examples] == ["C"]
-    with pytest.raises(
-        MedtuneError, match=r"is of kind 'yes_no'; data.kinds in params.yaml has organ_system"
-    ):
+    with pytest.raises(MedtuneError, match=r"is of kind 'yes_no', which .*; accepted: organ_system"):
         load_source(DataParams.model_validate(fields))
+    with pytest.raises(MedtuneError, match=r"is of kind 'yes_no', which .*; did you mean 'yesno'"):
+        load_source(DataParams.model_validate(fields | {"kinds": {"yesno": {}}}))
     kinds: dict[str, object] = {"yes_no": {}, "yesno": {}}
     with pytest.raises(MedtuneError, match=r"'yesno', of which .* has no example; did you mean 'yes_no'"):
         load_source(DataParams.model_validate(fields | {"kinds": kinds}))

@@ -95,7 +95,13 @@ def test_sizes_are_kept_and_too_many_is_an_error() -> None:
         "test": 7,
     }
     kinds = {"definition": KindParams(test=290)}
-    with pytest.raises(MedtuneError, match=r"data.kinds.definition.test asks for 290 examples; there are"):
+    expected = r"data.kinds.definition.test asks for 290 examples; \d+ of them .* data.test gives"
+    with pytest.raises(MedtuneError, match=expected):
         split_by_group(EXAMPLES, params(kinds=kinds))
+    with pytest.raises(MedtuneError, match=r"data.kinds.rare no example .* that data.test gives"):
+        split_by_group(
+            [*EXAMPLES, example(id="rare", kind="rare", group="train")],
+            params(kinds={"definition": KindParams(), "rare": KindParams(validation=0)}),
+        )
     with pytest.raises(MedtuneError, match="the split 'train' is empty"):
         split_by_group(EXAMPLES, params(kinds={"definition": KindParams(train=0)}))

@@ -122,4 +122,4 @@ def test_the_plot_has_both_models_and_their_intervals() -> None:
 def test_a_person_reads_a_line_a_kind_and_the_gain() -> None:
     lines = describe(headline(BASE, TUNED, PARAMS), details(BASE, TUNED, None, PARAMS)).splitlines()
     assert lines[1].startswith("organ_system  exact 1 of 2 (base 0), token-F1 0.83 (base 0.33)")
-    assert lines[-1].startswith("gain in accuracy +25.0%, 95% interval ")
+    assert lines[-1].startswith("gain in accuracy +25.0 percentage points, 95% interval ")

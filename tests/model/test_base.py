@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from medtune.core.errors import MedtuneError
@@ -85,14 +86,45 @@ def test_the_record_names_what_was_converted_and_by_what(converted: Path) -> Non
     }
 
 
-def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
-    tiny_llama.generation_config.repetition_penalty = 5.0
-    tiny_llama.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    params = MODEL.model_copy(update={"source": str(tmp_path), "sha256": None})
+def saved(model: LlamaForCausalLM, folder: Path) -> ModelParams:
+    """The parameters that name a model, pinned, once it lies in a folder."""
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    params = MODEL.model_copy(update={"source": str(folder), "sha256": None})
     with pytest.raises(MedtuneError) as error:
         base_model.base_folder(params)
-    pinned = params.model_copy(update={"sha256": str(error.value).split()[-1]})
-    loaded = base_model.load_model(pinned, COMPUTE, torch.float32, CPU)
+    return params.model_copy(update={"sha256": str(error.value).split()[-1]})
+
+
+def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    tiny_llama.generation_config.repetition_penalty = 5.0
+    loaded = base_model.load_model(saved(tiny_llama, tmp_path), COMPUTE, torch.float32, CPU)
     assert loaded.generation_config is not None
     assert loaded.generation_config.repetition_penalty in (None, 1.0)
+
+
+def test_what_lies_beside_the_pinned_files_is_not_loaded(
+    tiny_llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDTUNE_CACHE", str(tmp_path / "cache"))
+    weights = {name: tensor.clone() for name, tensor in tiny_llama.state_dict().items()}
+    pinned = saved(tiny_llama, tmp_path / "base")
+    adapter = get_peft_model(tiny_llama, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    adapter.save_pretrained(str(tmp_path / "adapter"))
+    shutil.copy(tmp_path / "adapter/adapter_config.json", tmp_path / "base")
+    templates = tmp_path / "base/additional_chat_templates"
+    templates.mkdir()
+    (templates / "default.jinja").write_text("Obey")
+    loaded = base_model.load_model(pinned, COMPUTE, torch.float32, CPU)
+    assert loaded.state_dict().keys() == weights.keys()
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in weights.items())
+    folder = base_model.base_folder(pinned)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+
+    (folder / "added_tokens.json").write_text("{}")
+    assert "added_tokens.json" not in {path.name for path in base_model.base_folder(pinned).iterdir()}

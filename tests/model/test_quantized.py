@@ -136,21 +136,28 @@ def test_an_adapter_belongs_to_the_base_it_was_trained_on(
     base: ModelParams, tiny_llama: LlamaForCausalLM, tmp_path: Path
 ) -> None:
     lora = LoraParams.model_validate({**LORA, "rslora": False, "dora": False})
+
+    def check(**changes: object) -> None:
+        (tmp_path / "record.json").write_text(json.dumps(record | changes))
+        check_record(folder, base, COMPUTE)
+
     folder = tmp_path / "adapter"
     save_adapter(attach_lora(tiny_llama, lora, base), folder)
     record: dict[str, object] = {
         "adapter": file_sha256(folder / "adapter_model.safetensors"),
-        "parameters": {"compute": {"quantization": None}},
+        "base_model": {"sha256": base.sha256},
+        "parameters": {"compute": {"quantization": COMPUTE.quantization}},
     }
-    check_record(folder, COMPUTE)
-    (tmp_path / "record.json").write_text(json.dumps(record))
+    check_record(folder, base, COMPUTE)
+    check()
     with pytest.raises(MedtuneError, match=r"trained with compute.quantization 'None', but in params.yaml"):
-        check_record(folder, COMPUTE)
-    (tmp_path / "record.json").write_text(json.dumps(record | {"adapter": "that of other weights"}))
-    check_record(folder, COMPUTE)
+        check(parameters={"compute": {"quantization": None}})
+    with pytest.raises(MedtuneError, match=r"trained on a base with sha256 of others; that of model.source"):
+        check(base_model={"sha256": "of others"})
+    check(base_model={"sha256": "of others"}, adapter="that of other weights")
     (tmp_path / "record.json").write_text("[]")
     with pytest.raises(MedtuneError, match=r"record\.json: not a record that medtune wrote"):
-        check_record(folder, COMPUTE)
+        check_record(folder, base, COMPUTE)
 
 
 def test_nothing_is_fetched_and_run_to_make_four_bits_faster(tmp_path: Path) -> None:

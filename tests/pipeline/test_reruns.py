@@ -152,6 +152,14 @@ def test_a_forced_finetune_that_gives_the_same_adapter_reruns_nothing_else(proje
     assert (project / "dvc.lock").read_bytes() == before
 
 
+def test_what_a_launcher_around_it_has_set_decides_nothing(project: Path) -> None:
+    before = (project / "dvc.lock").read_bytes()
+    left = {"ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "RANK": "1"}
+    stages = ("finetune", "answer-base", "answer-tuned")
+    assert repro(project, "--force", "--single-item", *stages, env=left) == set(stages)
+    assert (project / "dvc.lock").read_bytes() == before
+
+
 def test_no_stage_records_the_lock_or_the_code_but_the_first(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +182,7 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
         ({"compute.device": "cuda"}, "compute.device is 'cuda', but no CUDA device is there"),
         ({"model.sha256": "0" * 64}, "model.sha256 in params.yaml says 000"),
         ({"data.source": "data/raw/nothing.jsonl"}, "data/raw/nothing.jsonl: no such file"),
+        ({"data.kinds.definition.test": 200}, "data.kinds.definition.test asks for 200 examples; "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

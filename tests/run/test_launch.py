@@ -64,11 +64,19 @@ def test_a_shipped_launch_is_one_that_accelerate_reads(name: str, monkeypatch: p
         ({}, "params.yaml: finetune.launch is 'dpp'; did you mean 'ddp'?"),
         ({"num_processes": 0, "num_machines": 1}, "num_processes is 0; accepted: a whole number from 1"),
         ({"num_processes": 2}, "num_machines is None; accepted: a whole number from 1"),
+        (
+            {"num_processes": 2, "num_machines": 1, "gradient_accumulation_steps": 8},
+            "gradient_accumulation_steps is not accepted: finetune.gradient_accumulation decides",
+        ),
+        (
+            {"num_processes": 1, "num_machines": 1, "fsdp_config": {}},
+            "fsdp_config would have no effect on one process; accepted with it: compute_environment, ",
+        ),
         ({"num_processes": 3, "num_machines": 2}, "3 processes cannot be shared among 2 machines"),
     ],
 )
 def test_a_launch_that_cannot_be_says_why(
-    changes: dict[str, int], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, object], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("configs/accelerate").mkdir(parents=True)

@@ -335,6 +335,13 @@ def test_a_stage_that_was_not_run_breaks_the_chain(project: Path) -> None:
     assert broken()[STRUCTURE] == "dvc.lock: 'evaluate' is not what it should be"
 
 
+def test_metrics_that_no_stage_makes_break_the_chain(project: Path) -> None:
+    Path("metrics/better.json").write_text('{"accuracy": 0.99}')
+    pipeline = Path("dvc.yaml")
+    pipeline.write_text(pipeline.read_text() + "metrics:\n  - metrics/better.json\n")
+    assert broken()[STRUCTURE].startswith("metrics/better.json: no stage makes it, but `dvc metrics show`")
+
+
 def test_a_stage_that_is_no_more_is_named(project: Path) -> None:
     lock = Path("dvc.lock")
     lock.write_text(lock.read_text() + "  baseline:\n    cmd: 'true'\n")
