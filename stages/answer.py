@@ -17,7 +17,7 @@ from medtune.answer.answerer import Answerer, Settings
 from medtune.answer.batches import AnswerLog
 from medtune.answer.params import AnswerParams
 from medtune.core import answers
-from medtune.core.examples import drawn_indices, read_jsonl
+from medtune.core.examples import drawn_indices
 from medtune.core.outputs import record_environment, record_timing
 from medtune.model.adapter import CONFIG, WEIGHTS
 from medtune.model.base import describe_base
@@ -58,7 +58,7 @@ def main(run: Run) -> None:
     )
     params, stage = settings.answer, run.stage
     adapter = ADAPTER if stage == TUNED else None
-    examples = read_jsonl(TEST)
+    examples = run.examples(TEST)
     selected = [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
 
     answerer = Answerer.build(settings, adapter)

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from medtune.core import answers
-from medtune.core.examples import read_jsonl
 from medtune.core.outputs import read_json, record_timing, write_csv, write_json, write_text
 from medtune.evaluate.card import model_card
 from medtune.evaluate.pairing import paired
@@ -54,7 +53,7 @@ def main(run: Run) -> None:
     start = time.monotonic()
     params = run.params(EvaluateParams)
     base_answers, tuned_answers = answers.read_answers(answers.BASE), answers.read_answers(answers.TUNED)
-    examples = read_jsonl(TEST)
+    examples = run.examples(TEST)
     indices = paired(examples, TEST, base_answers, tuned_answers)
 
     selected = [examples[index] for index in indices]

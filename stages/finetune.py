@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from medtune.core.examples import read_jsonl
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import record_environment, record_timing, write_json
 from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, attach_lora, publish_adapter
-from medtune.model.base import base_folder, describe_base, load_model, load_tokenizer
+from medtune.model.base import base_folder, describe_base, load_model, load_tokenizer, require_context
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run import processes
@@ -66,12 +65,13 @@ def main(run: Run) -> None:
 
     tokenizer = load_tokenizer(base_folder(model_params))
     encoder = ChatEncoder(tokenizer, prompt)
-    training = encode_examples(read_jsonl(TRAIN), encoder, params, TRAIN)
-    validation = encode_examples(read_jsonl(VALIDATION), encoder, params, VALIDATION)
+    training = encode_examples(run.examples(TRAIN), encoder, params, TRAIN)
+    validation = encode_examples(run.examples(VALIDATION), encoder, params, VALIDATION)
 
     # Sharding brings each process its part; the whole might not fit.
     home = torch.device("cpu") if processes.shard_the_model() and not compute.quantization else device
     base = load_model(model_params, compute, dtype, home)
+    require_context(base, max(training.longest, validation.longest))
     model = attach_lora(base, params.lora, model_params)
 
     record = run.record() | {"base_model": describe_base(model_params)}

@@ -16,7 +16,7 @@ from medtune.answer.params import AnswerParams
 from medtune.core.answers import AnswerText
 from medtune.core.examples import Example
 from medtune.model.adapter import check_adapter, check_record, load_adapter
-from medtune.model.base import base_folder, load_model, load_tokenizer
+from medtune.model.base import base_folder, load_model, load_tokenizer, require_context
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
@@ -98,6 +98,7 @@ class Answerer:
         without choices is answered freely.
         """
         questions = {index: self._encode(example) for index, example in enumerate(examples)}
+        require_context(self.model, max(map(self._longest, questions.values()), default=0))
         free = {index: question for index, question in questions.items() if not question.choices}
         closed = {index: question for index, question in questions.items() if question.choices}
         in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, log=log)
@@ -115,6 +116,11 @@ class Answerer:
     def _encode(self, example: Example) -> _Question:
         choices = [(choice, self.encoder.encode_answer(choice)) for choice in example.choices or ()]
         return _Question(self.encoder.encode_prompt(example), choices)
+
+    def _longest(self, question: _Question) -> int:
+        """The most tokens that a question may take with an answer."""
+        choices = [len(ids) for _, ids in question.choices]
+        return len(question.prompt) + (max(choices) if choices else self.params.max_new_tokens)
 
     def _generate(self, questions: list[_Question]) -> list[AnswerText]:
         answers = generate_answers(

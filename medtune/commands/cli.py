@@ -154,7 +154,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     if broken:
         raise MedtuneError(f"{broken} of {len(links)} links are broken")
     if comparison and comparison.verdict(arguments.tolerance) == "different":
-        raise MedtuneError(f"the second run is another, by more than {arguments.tolerance:g}")
+        raise MedtuneError("the second run is another one; how much so stands above")
 
 
 def _check_remote(arguments: argparse.Namespace) -> None:

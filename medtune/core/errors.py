@@ -34,6 +34,9 @@ def plain_words(message: str) -> str:
 
 def run(main: Callable[[], None]) -> None:
     """Call an entry point; bad input or a full disk become one line on standard error and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name of a kind may have letters that a terminal has not: no reason to fail after hours.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         main()
         sys.stdout.flush()

@@ -6,6 +6,7 @@ A line of `data/prepared/train.jsonl`:
      "kind": "definition", "group": "HP:0001166"}
 """
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -62,16 +63,22 @@ class Example(BaseModel):
         return self
 
 
-def read_jsonl(path: Path) -> list[Example]:
-    """Read and check a JSONL file of examples. An error names the file, the line and the field."""
+def read_jsonl(path: Path, sha256: str | None = None) -> list[Example]:
+    """Read and check a JSONL file of examples. An error names the file, the line and the field.
+
+    Content with another `sha256` is refused: of a file that was hashed before and may have been replaced.
+    """
     examples: list[Example] = []
     lines: dict[str, int] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode()
     except FileNotFoundError:
         raise MedtuneError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise MedtuneError(f"{path}: not readable as UTF-8 text: {error}") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise MedtuneError(f"{path}: changed while the stage ran; run `dvc repro` again")
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

@@ -19,10 +19,10 @@ RAW_FOLDER = Path("data/raw")
 def load(params: DataParams) -> Source:
     """Read the file named by `data.source`; its kinds must be those of `data.kinds`."""
     path = Path(params.source)
-    if not path.resolve().is_relative_to(RAW_FOLDER.resolve()):
+    if not _is_watched(path):
         raise MedtuneError(
-            f"params.yaml: data.source is '{path}'; a local file must lie below {RAW_FOLDER}/, "
-            "where DVC notices when it changes"
+            f"params.yaml: data.source is '{path}'; a local file must lie below {RAW_FOLDER}/ (where DVC "
+            "notices when it changes) and in no linked folder"
         )
     examples = read_jsonl(path)
     if params.sha256 is not None:
@@ -41,3 +41,14 @@ def load(params: DataParams) -> Source:
                 f"{nearest(kind, found)}"
             )
     return Source(examples, f"From the local file `{path}`, under whatever licence it carries.")
+
+
+def _is_watched(path: Path) -> bool:
+    """Whether an edit of the file changes the hash that DVC has of data/raw.
+
+    The file may be a link, as to DVC's cache, whose content counts; of a linked folder nothing does.
+    """
+    folder = path.parent
+    if not folder.is_relative_to(RAW_FOLDER) or ".." in folder.parts:
+        return False
+    return folder.resolve() == RAW_FOLDER.resolve() / folder.relative_to(RAW_FOLDER)

@@ -95,6 +95,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def require_context(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse a text of so many tokens if the model was made for fewer: what it says then is no answer."""
+    context = model.config.max_position_embeddings
+    if tokens > context:
+        raise MedtuneError(
+            f"params.yaml: model.source has a context of {context} tokens, but the longest question takes "
+            f"{tokens} with its answer; shorten it, or lower finetune.max_length or answer.max_new_tokens"
+        )
+
+
 def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Options that load linear layers in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
     if compute.quantization is None:

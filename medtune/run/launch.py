@@ -34,13 +34,12 @@ from medtune.run.stage import LAUNCH_FILES, Run, Stage, only_here, run_whole
 STARTED_WITH = "MEDTUNE_STARTED_WITH"
 """The environment variable in which a stage tells its processes what it has read: they must read the same."""
 PORT = 29500
-DECIDED_ELSEWHERE = {
-    "mixed_precision": "precision",
-    "gradient_accumulation_steps": "gradient_accumulation",
-    "gradient_clipping": "max_grad_norm",
-}
-"""What accelerate would read in a launch file, and the parameter of `finetune` that decides instead."""
 FOR_ONE_PROCESS = ("compute_environment", "distributed_type", "num_machines", "num_processes")
+"""What a launch file may hold in any case."""
+FOR_SEVERAL = ("fsdp_config", "gpu_ids", "debug", "enable_cpu_affinity", "rdzv_backend", "same_network")
+"""What else it may hold for more processes. Of all that accelerate reads, the rest would speak against
+params.yaml, as `mixed_precision` or `fp16` against `finetune.precision`.
+"""
 PATIENCE = 5.0
 """Seconds for which a failing process lets the main process speak first."""
 
@@ -77,14 +76,13 @@ class Launch:
             value = content.get(field)
             if not isinstance(value, int) or value < 1:
                 raise MedtuneError(f"{path}: {field} is {value!r}; accepted: a whole number from 1")
-        for field, decides in DECIDED_ELSEWHERE.items():
-            if field in content:
-                raise MedtuneError(f"{path}: {field} is not accepted: finetune.{decides} decides")
         processes, machines = content["num_processes"], content["num_machines"]
-        if processes == 1 and (useless := sorted(map(str, content.keys() - FOR_ONE_PROCESS))):
+        accepted = FOR_ONE_PROCESS + (FOR_SEVERAL if processes > 1 else ())
+        if others := sorted(map(str, content.keys() - accepted)):
+            number = "more processes" if processes > 1 else "one process"
             raise MedtuneError(
-                f"{path}: {useless[0]} would have no effect on one process; accepted with it: "
-                f"{', '.join(FOR_ONE_PROCESS)}"
+                f"{path}: {others[0]} is not accepted: for {number} there are {', '.join(accepted)}; "
+                "params.yaml decides the rest"
             )
         if processes % machines:
             raise MedtuneError(f"{path}: {processes} processes cannot be shared among {machines} machines")

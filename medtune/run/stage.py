@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from medtune.core.errors import MedtuneError, run
+from medtune.core.examples import Example, read_jsonl
 from medtune.core.hashing import file_sha256, files_sha256
 from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import read_yaml
@@ -104,6 +105,10 @@ class Run:
             "inputs": dict(self.inputs),
             "parameters": {kind.name: self.params(kind).model_dump() for kind in self.stage.sections},
         }
+
+    def examples(self, path: Path) -> list[Example]:
+        """The examples in a file among the inputs, as it was when the run started."""
+        return read_jsonl(path, self.inputs[path.as_posix()])
 
     def confirm(self) -> None:
         """Refuse to go on if anything that was read is not what it was when the run started."""

@@ -30,6 +30,11 @@ class EncodedExamples:
         return sum(label != IGNORED for labels in self.rows["labels"] for label in labels)
 
     @property
+    def longest(self) -> int:
+        """The tokens of the longest example."""
+        return max(map(len, self.rows["labels"]))
+
+    @property
     def prompt_tokens(self) -> int:
         """How many tokens carry none."""
         return sum(map(len, self.rows["labels"])) - self.answer_tokens

@@ -76,7 +76,12 @@ def check_record() -> None:
 def check_answers() -> None:
     """Whether the answers say that they were given to these questions, by this base model and adapter."""
     for stage, path in (("answer-base", answers.BASE), ("answer-tuned", answers.TUNED)):
-        require_equal(path, json_file(path).get("record"), answers.without_code(_went_into(stage)))
+        found, expected = json_file(path), answers.without_code(_went_into(stage))
+        require_equal(path, found.get("record"), expected)
+        compute, answer = (expected["parameters"][section] for section in ("compute", "answer"))
+        two_bases = stage == "answer-tuned" and compute["quantization"] is not None and answer["unquantized"]
+        if any(("unquantized" in row) != two_bases for row in found["answers"]):
+            raise MedtuneError(f"{path}: 'unquantized' is not what compute and answer in params.yaml ask for")
 
 
 def check_adapter() -> None:

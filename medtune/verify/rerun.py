@@ -15,7 +15,9 @@ from safetensors.numpy import load_file
 
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import ENVIRONMENT_FILE, read_json
+from medtune.core.section import PARAMS_FILE
 from medtune.run.lock_file import LOCK_FILE, entries, read_lock
+from medtune.run.params import ComputeParams
 
 WEIGHTS = Path("models/adapter/adapter_model.safetensors")
 METRICS = ("evaluation", "training", "details")
@@ -33,15 +35,20 @@ class Comparison:
     metrics: dict[str, float] = field(default_factory=dict)
     weights: float | None = 0.0
     environment: list[str] = field(default_factory=list)
+    deterministic: bool = True
     ran: list[str] = field(default_factory=list)
 
     def verdict(self, tolerance: float) -> str:
-        """identical, within tolerance or different."""
+        """identical, within tolerance or different.
+
+        In the same environment the same bytes are promised, and no tolerance is given.
+        """
         if not self.outputs:
             return "identical"
         data_differs = any(name.startswith("data/") for name in self.outputs)
+        may_differ = bool(self.environment) or not self.deterministic
         close = bool(self.metrics) and max(self.metrics.values()) <= tolerance and not data_differs
-        return "within tolerance" if close and self.weights is not None else "different"
+        return "within tolerance" if close and may_differ and self.weights is not None else "different"
 
     def describe(self, tolerance: float) -> str:
         """What ran again, the verdict, and where the two runs differ."""
@@ -52,7 +59,11 @@ class Comparison:
             weights = "other shapes" if self.weights is None else f"{self.weights:.3g} in a weight"
             lines.append(f"largest difference: {largest:.3g} in a metric ({name}), {weights} of the adapter")
             lines += [f"may be why: {difference}" for difference in self.environment]
-            lines += [] if self.environment else ["the recorded environments are the same"]
+            lines += (
+                []
+                if self.environment
+                else ["the recorded environments are the same, and so should the bytes be"]
+            )
         return "\n".join(lines)
 
 
@@ -89,6 +100,7 @@ def compare(first: Path, second: Path) -> Comparison:
         metrics=dict(_metric_differences(first, second)),
         weights=_weight_difference(first, second),
         environment=list(_environment_differences(first, second)),
+        deterministic=ComputeParams.load(first / PARAMS_FILE).deterministic,
     )
 
 

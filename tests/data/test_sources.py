@@ -158,6 +158,12 @@ def test_a_local_file_is_a_source_too(tmp_path: Path, monkeypatch: pytest.Monkey
     fields = PARAMS.model_dump() | {"source": "data/raw/mine.jsonl", "sha256": None}
     source = load_source(DataParams.model_validate(fields | {"kinds": {"yes_no": {}}}))
     assert [example.context for example in source.examples] == ["C"]
+    (raw / "current").symlink_to(tmp_path / "data/raw", target_is_directory=True)
+    with pytest.raises(MedtuneError, match=r"below data/raw/ .* and in no linked folder"):
+        load_source(DataParams.model_validate(fields | {"source": "data/raw/current/mine.jsonl"}))
+    (raw / "mine.jsonl").rename(tmp_path / "in-the-cache")
+    (raw / "mine.jsonl").symlink_to(tmp_path / "in-the-cache")
+    assert load_source(DataParams.model_validate(fields | {"kinds": {"yes_no": {}}})) == source
     with pytest.raises(MedtuneError, match=r"is of kind 'yes_no', which .*; accepted: organ_system"):
         load_source(DataParams.model_validate(fields))
     with pytest.raises(MedtuneError, match=r"is of kind 'yes_no', which .*; did you mean 'yesno'"):

@@ -11,7 +11,7 @@ ADAPTER = {
     "use_rslora": False,
     "use_dora": False,
 }
-TRAINING = {"steps": 10, "examples": 100, "validation_loss": 1.5, "best_step": 8}
+TRAINING = {"steps": 10, "epochs": 0.8, "examples": 100, "validation_loss": 1.5, "best_step": 8}
 FIGURES = {"accuracy": 0.22, "base": 0.0}
 
 

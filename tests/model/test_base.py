@@ -103,6 +103,12 @@ def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCaus
     assert loaded.generation_config.repetition_penalty in (None, 1.0)
 
 
+def test_a_text_longer_than_the_context_is_refused(tiny_llama: LlamaForCausalLM) -> None:
+    base_model.require_context(tiny_llama, 512)
+    with pytest.raises(MedtuneError, match=r"a context of 512 tokens, but the longest question takes 513"):
+        base_model.require_context(tiny_llama, 513)
+
+
 def test_what_lies_beside_the_pinned_files_is_not_loaded(
     tiny_llama: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

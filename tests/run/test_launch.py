@@ -66,11 +66,11 @@ def test_a_shipped_launch_is_one_that_accelerate_reads(name: str, monkeypatch: p
         ({"num_processes": 2}, "num_machines is None; accepted: a whole number from 1"),
         (
             {"num_processes": 2, "num_machines": 1, "gradient_accumulation_steps": 8},
-            "gradient_accumulation_steps is not accepted: finetune.gradient_accumulation decides",
+            "gradient_accumulation_steps is not accepted: for more processes there are ",
         ),
         (
             {"num_processes": 1, "num_machines": 1, "fsdp_config": {}},
-            "fsdp_config would have no effect on one process; accepted with it: compute_environment, ",
+            "fsdp_config is not accepted: for one process there are compute_environment, ",
         ),
         ({"num_processes": 3, "num_machines": 2}, "3 processes cannot be shared among 2 machines"),
     ],

@@ -1,5 +1,6 @@
 """What a stage read when it started is what it ran with, or it fails before it writes anything."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from medtune.run import stage as stage_module
 from medtune.run.code import DIGESTS, digests_of
 from medtune.run.stage import Run, Stage, only_here, run_stage
 from medtune.train.params import FinetuneParams
-from tests.conftest import ROOT, edit_params
+from tests.conftest import ROOT, edit_params, example
 
 INPUT = Path("data/raw")
 STAGE = Stage("prepare", "prepare", (DataParams,), (INPUT,), (Path("out.json"),))
@@ -79,6 +80,19 @@ def test_whatever_changes_while_it_runs_is_named(
     with pytest.raises(MedtuneError, match=r"^prepare: changed while it ran: ") as error:
         run.confirm()
     assert named in str(error.value)
+
+
+def test_examples_that_are_put_back_in_time_are_not_read(project: Path) -> None:
+    path = INPUT / "questions.jsonl"
+    original = json.dumps(example().model_dump()) + "\n"
+    path.write_text(original)
+    run = Run.begin(dataclasses.replace(STAGE, inputs=(path,)))
+    assert run.examples(path) == [example()]
+    path.write_text(original.replace(example().answer, "other"))
+    with pytest.raises(MedtuneError, match=r"data/raw/questions.jsonl: changed while the stage ran"):
+        run.examples(path)
+    path.write_text(original)
+    run.confirm()
 
 
 def test_what_it_does_not_read_may_change(project: Path) -> None:

@@ -174,6 +174,16 @@ def test_wrong_answers_that_were_dropped_from_the_answers_break_the_chain(projec
     assert "parameters.answer.examples_per_kind" in broken()[ANSWERS]
 
 
+def test_answers_of_a_base_that_was_not_asked_break_the_chain(project: Path) -> None:
+    path = "metrics/answers-tuned.json"
+    other = {"text": "made up", "tokens": 1, "truncated": False}
+    edit_json(path, lambda content: [row.update(unquantized=other) for row in content["answers"]])
+    relock(path)
+    assert broken()[ANSWERS].startswith(
+        f"{path}: 'unquantized' is not what compute and answer in params.yaml"
+    )
+
+
 def test_answers_to_other_questions_or_of_another_adapter_break_the_chain(project: Path) -> None:
     path = "metrics/answers-tuned.json"
     weights = "models/adapter/adapter_model.safetensors"
@@ -485,4 +495,8 @@ def test_a_rerun_that_differs_says_by_how_much_and_why_it_may(project: Path, tmp
     assert comparison.environment == ["threads: 1 then, 7 now"]
     assert comparison.verdict(0.05) == "within tolerance"
     assert comparison.verdict(0.01) == "different"
+    shutil.copy(project / "metrics/environment.json", environment)
+    assert rerun.compare(project, second).verdict(0.05) == "different", "in one environment, one result"
+    edit_params(Path("params.yaml"), {"compute.deterministic": False})
+    assert rerun.compare(project, second).verdict(0.05) == "within tolerance"
     assert "largest difference: 0.02 in a metric (evaluation.token_f1)" in comparison.describe(0.01)
