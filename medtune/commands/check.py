@@ -4,6 +4,9 @@ The stage `code` runs the same checks first, while every output is still there.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 from typing import Any, TypeVar
 
 from medtune.answer.params import AnswerParams
@@ -16,9 +19,9 @@ from medtune.data.params import DataParams
 from medtune.data.sources import PACKAGE, check_source, load_source
 from medtune.data.splits import split_by_group
 from medtune.evaluate.params import EvaluateParams
-from medtune.model.files import check_files
+from medtune.model.files import check_files, is_here
 from medtune.model.memory import require_memory
-from medtune.model.params import ModelParams
+from medtune.model.params import ModelParams, PromptParams
 from medtune.model.shape import known_shape
 from medtune.run.code import digests_of, require_installed
 from medtune.run.launch import Launch
@@ -26,6 +29,8 @@ from medtune.run.lock_file import read_lock
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
 
+ADAPTER = Path("models/adapter")
+PREPARED = Path("data/prepared")
 S = TypeVar("S", bound=Section)
 
 
@@ -76,6 +81,10 @@ def _finetune_launch(project: Project) -> None:
     finetune = project.get(FinetuneParams)
     chosen = Launch.load(finetune.launch, "finetune.launch")
     chosen.require_divides(finetune.batch_size, "finetune.batch_size")
+    if chosen.shares_weights:
+        from medtune.run.device import choose_device
+
+        chosen.require_gpus(choose_device(project.get(ComputeParams)).type)
 
 
 def _answer_launch(project: Project) -> None:
@@ -84,16 +93,37 @@ def _answer_launch(project: Project) -> None:
 
 def _source(project: Project) -> None:
     params = project.get(DataParams)
-    if params.source.startswith(PACKAGE) and _prepared_with(project.content["data"]):
+    if params.source.startswith(PACKAGE) and _is_recorded("prepare", project, "data"):
         # Its version is pinned, and making its questions takes seconds: it gave these sizes before.
         check_source(params)
     else:
         split_by_group(load_source(params).examples, params)
 
 
-def _prepared_with(data: Any) -> bool:
+def _lengths(project: Project) -> None:
+    """Examples over `finetune.max_length`. To know takes seconds: only where an adapter would be lost."""
+    model, finetune = project.get(ModelParams), project.get(FinetuneParams)
+    sections = ("data", "model", "prompt", "finetune")
+    if not ADAPTER.is_dir() or not is_here(model) or _is_recorded("finetune", project, *sections):
+        return
+    from medtune.model.base import base_folder, load_tokenizer
+    from medtune.model.chat import ChatEncoder
+    from medtune.train.batching import encode_examples
+
+    params = project.get(DataParams)
+    encoder = ChatEncoder(load_tokenizer(base_folder(model)), project.get(PromptParams))
+    splits = split_by_group(load_source(params).examples, params)
+    for split in ("train", "validation"):
+        with redirect_stdout(StringIO()):
+            encode_examples(splits[split], encoder, finetune, PREPARED / f"{split}.jsonl")
+
+
+def _is_recorded(stage: str, project: Project, *sections: str) -> bool:
+    """Whether a stage has run with these sections, as dvc.lock has them of it and of what it reads."""
     try:
-        return bool(read_lock()["prepare"]["params"][PARAMS_FILE.name]["data"] == data)
+        stages = read_lock()
+        known = stages["prepare"]["params"][PARAMS_FILE.name] | stages[stage]["params"][PARAMS_FILE.name]
+        return all(known[section] == project.content[section] for section in sections)
     except (MedtuneError, KeyError):
         return False
 
@@ -163,4 +193,5 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
     _device,
     _memory,
     _places,
+    _lengths,
 )

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from medtune.answer.params import AnswerParams
 from medtune.commands.profiles import PROFILES, merged_params
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import TIMING_FILE, read_json
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
+from medtune.model.files import is_here
 from medtune.model.memory import (
     GIB,
     Device,
@@ -170,7 +169,7 @@ def make_plan(profile: str | None = None, *, kind: str | None = None, worst: boo
         return Plan(settings, needs, device=None)
     device = Device.find(settings.compute)
     measured = measured_peaks() if profile is None else {}
-    can_try, needs = not worst and _is_here(settings.model) and all(map(Path.is_file, PREPARED)), []
+    can_try, needs = not worst and is_here(settings.model) and all(map(Path.is_file, PREPARED)), []
     for stage in settings.stages:
         need = Need(stage, parts_at_most(settings, stage, device.kind), measured=measured.get(stage))
         # One process alone cannot try how many share out the weights.
@@ -235,14 +234,6 @@ def measured_peaks() -> dict[str, float]:
         for name, stages in TIMED.items()
     }
     return {name: max(found) * GIB for name, found in peaks.items() if any(found)}
-
-
-def _is_here(model: ModelParams) -> bool:
-    """Whether the base's weights are on this machine: a plan fetches none."""
-    if model.revision is None:
-        return True
-    cached = try_to_load_from_cache(model.source, "config.json", revision=model.revision)
-    return isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors"))
 
 
 def _launch(settings: Settings) -> Launch:

@@ -33,8 +33,14 @@ NAMED = 4
 """Parameters without room that are named; of the others there is a count."""
 FIRST = ("finetune", "model", "prompt", "compute", "answer", "evaluate", "data")
 """Sections by how likely runs are compared for their sake: the sizes of all kinds would fill a line."""
-NOT_RUN = "not run"
-"""The state of a commit whose parameters or metrics were edited, and of such a workspace."""
+NOT_RUN, UNREADABLE = "not run", "unreadable"
+STATES = {
+    NOT_RUN: "not with these parameters, or the metrics are not its own; run: dvc repro",
+    UNREADABLE: "DVC cannot read its params.yaml or its metrics",
+}
+"""States beside DVC's own, and what they mean: of commits or a workspace that was edited after its run, and of
+commits that are broken or laid out otherwise.
+"""
 NOTHING = (
     "no runs yet: `dvc repro` makes the first; `dvc exp run --set-param finetune.lora.r=32` tries another"
 )
@@ -80,8 +86,9 @@ def describe_runs(runs: Sequence[Run], width: int | None = None) -> str:
     if left_out := names[shown:]:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         lines.append(f"no room for: {', '.join(left_out[:NAMED])}{more}; a wider terminal or --json has them")
-    if any(run.state == NOT_RUN for run in runs):
-        lines.append(f"{NOT_RUN}: not with these parameters, or the metrics are not its own; run: dvc repro")
+    lines += [
+        f"{state}: {words}" for state, words in STATES.items() if any(run.state == state for run in runs)
+    ]
     return "\n".join(lines)
 
 
@@ -126,7 +133,7 @@ def _runs(states: Iterable[Any]) -> Iterator[tuple[Run, str]]:
 
 def _run(found: Any, name: str, commit: str, state: str, *, is_experiment: bool) -> Run:
     if found.data is None:
-        return Run(name, commit, state or "unreadable", is_experiment)
+        return Run(name, commit, state or UNREADABLE, is_experiment)
     params = {key: value for file in found.data.params.values() for key, value in _values(file).items()}
     metrics: dict[str, Any] = {}
     # What a run that has not ended has in its metrics is what the commit before had.
@@ -150,9 +157,11 @@ def _telling_apart(runs: Sequence[Run]) -> list[str]:
 
 def _varying(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.params)
-    varying = [
-        name for name in names if len({json.dumps(run.params.get(name), default=str) for run in runs}) > 1
-    ]
+    values = {
+        name: {json.dumps(run.params[name], default=str) for run in runs if name in run.params}
+        for name in names
+    }
+    varying = [name for name in names if len(values[name]) > 1]
     return sorted(varying, key=_rank)
 
 

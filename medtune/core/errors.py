@@ -28,7 +28,7 @@ def plain_words(message: str) -> str:
     if message == "Field required":
         return "is missing"
     message = re.sub(r" after validation, not \d+$", "", message)
-    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys to values", message)
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys to values", message)
     return re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
 
 

@@ -57,7 +57,9 @@ class Example(BaseModel):
     def _answer_is_a_choice(self) -> "Example":
         if self.choices is not None:
             if self.answer not in self.choices:
-                raise ValueError(f"'answer' must be one of 'choices': {', '.join(self.choices)}")
+                raise ValueError(
+                    f"the answer '{self.answer}' is none of the choices: {', '.join(self.choices)}"
+                )
             if repeated := [choice for choice, times in Counter(self.choices).items() if times > 1]:
                 raise ValueError(f"'choices' has '{repeated[0]}' more than once")
         return self
@@ -72,11 +74,14 @@ def read_jsonl(path: Path, sha256: str | None = None) -> list[Example]:
     lines: dict[str, int] = {}
     try:
         content = path.read_bytes()
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise MedtuneError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MedtuneError(f"{path}: not readable as UTF-8 text: {error}") from None
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise MedtuneError(f"{path}, line {number}: not UTF-8 text: save the file as UTF-8") from None
+    except OSError as error:
+        raise MedtuneError(f"{path}: not readable: {error.strerror}") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise MedtuneError(f"{path}: changed while the stage ran; run `dvc repro` again")
     for number, line in enumerate(text.split("\n"), start=1):
@@ -122,7 +127,7 @@ def _parse(line: str, where: str) -> Example:
     try:
         record = json.loads(line, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
-        raise MedtuneError(f"{where}: not JSON: {error}") from None
+        raise MedtuneError(f"{where}: not JSON: {error.msg} at character {error.colno}") from None
     except ValueError as error:
         raise MedtuneError(f"{where}: {error}") from None
     if not isinstance(record, dict):
@@ -130,10 +135,11 @@ def _parse(line: str, where: str) -> Example:
     try:
         return Example.model_validate(record)
     except ValidationError as invalid:
-        first = invalid.errors()[0]
+        # A misspelt field is missing too; how it is spelt is the better hint.
+        first = min(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            hint = nearest(field, list(Example.model_fields))
+            hint = nearest(field, [name for name in Example.model_fields if name not in record])
             raise MedtuneError(f"{where}: unknown field '{field}'; {hint}") from None
         subject = f"the field '{field}' " if field else ""
         raise MedtuneError(f"{where}: {subject}{plain_words(first['msg'])}") from None

@@ -54,26 +54,42 @@ class Section(Strict):
             return cls.model_validate(content[cls.name])
         except ValidationError as invalid:
             # A misspelt key is missing too; how it is spelt is the better hint.
-            first = min(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
-            raise MedtuneError(f"{path}: {_explain(cls, content[cls.name], first)}") from None
+            errors = invalid.errors()
+            first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+            raise MedtuneError(f"{path}: {_explain(cls, content[cls.name], first, errors)}") from None
 
 
-def _explain(section: type[Section], content: Any, error: ErrorDetails) -> str:
-    """One line for a validation error: the key, the value found, what is accepted."""
-    path, model = [section.name], section  # type: list[str], type[BaseModel]
-    for part in error["loc"]:
-        if isinstance(content, dict) and (part in content or error["type"] == "missing"):
-            content = content.get(part)
-            path.append(str(part))
-            if part in model.model_fields:
-                model = _model_in(model.model_fields[str(part)].annotation) or model
+def _explain(section: type[Section], content: Any, error: ErrorDetails, errors: list[ErrorDetails]) -> str:
+    """One line for a validation error: the key, the value found, what is accepted.
+
+    A key of several types has an error of each among `errors`.
+    """
+    path, model, annotation = _place(section, content, error)
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {nearest(path[-1], list(model.model_fields))}"
     if error["type"] == "missing":
         return f"the key '{key}' is missing"
     found = "null" if error["input"] is None else repr(error["input"])
-    return f"{key} is {found}: {plain_words(error['msg'])}"
+    accepted = [plain_words(one["msg"]) for one in errors if _place(section, content, one)[0] == path]
+    if type(None) in get_args(annotation):
+        accepted.append("null")
+    return f"{key} is {found}: {', or '.join(accepted)}"
+
+
+def _place(
+    section: type[Section], content: Any, error: ErrorDetails
+) -> tuple[list[str], type[BaseModel], Any]:
+    """The keys that lead to the value of an error, the class that it is in, and the type of its field."""
+    path, model, annotation = [section.name], section, None  # type: list[str], type[BaseModel], Any
+    for part in error["loc"]:
+        if isinstance(content, dict) and (part in content or error["type"] == "missing"):
+            content = content.get(part)
+            path.append(str(part))
+            if part in model.model_fields:
+                annotation = model.model_fields[str(part)].annotation
+                model = _model_in(annotation) or model
+    return path, model, annotation
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

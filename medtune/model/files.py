@@ -14,6 +14,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256, files_sha256, require_sha256
 from medtune.model.hub import SAFE_FILES, DamagedFileError, find_commit, require_revision
@@ -72,6 +74,14 @@ def check_files(model: ModelParams) -> None:
         require_revision(model)
 
 
+def is_here(model: ModelParams) -> bool:
+    """Whether the base's weights are on this machine, and nothing has to be fetched."""
+    if model.revision is None:
+        return True
+    cached = try_to_load_from_cache(model.source, "config.json", revision=model.revision)
+    return isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors"))
+
+
 def _package_file(source: str) -> Path:
     match = _PACKAGE.fullmatch(source)
     if match is None:
@@ -95,6 +105,8 @@ def _package_file(source: str) -> Path:
 
 
 def _folder(path: Path, what: str) -> ModelFiles:
+    if not path.is_dir():
+        raise MedtuneError(f"params.yaml: model.source is '{what}': no such folder")
     files = [file for pattern in SAFE_FILES for file in path.glob(pattern) if file.is_file()]
     names = {file.name for file in files}
     for needed in ("config.json", "tokenizer.json"):

@@ -94,6 +94,14 @@ class Launch:
         """Whether each process holds a part of the weights (FSDP)."""
         return self.settings.get("distributed_type") == "FSDP"
 
+    def require_gpus(self, device: str) -> None:
+        """Refuse to share out weights on a kind of device (cpu, cuda) where accelerate does not."""
+        if self.shares_weights and device == "cpu":
+            raise MedtuneError(
+                f"params.yaml: finetune.launch is '{self.path.stem}', which shards a model on GPUs only; "
+                "accepted on a CPU: single, ddp"
+            )
+
     def require_divides(self, batch_size: int, key: str) -> None:
         """Refuse a batch that the processes cannot share evenly."""
         if batch_size % self.processes:

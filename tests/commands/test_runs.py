@@ -69,6 +69,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(repository)
+    monkeypatch.setenv("COLUMNS", "160")
     yield repository
 
 

@@ -28,13 +28,20 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     [
         ("{", "line 2: not JSON"),
         ("[1]", "line 2: expected a JSON object"),
-        (json.dumps(GOOD | {"id": "2", "anser": "x"}), "unknown field 'anser'; did you mean 'answer'?"),
+        (json.dumps({"id": "2", "anser": "x"}), "unknown field 'anser'; did you mean 'answer'?"),
+        (
+            json.dumps(GOOD | {"id": "2", "notes": "x"}),
+            "'notes'; accepted: context, choices, system",
+        ),
         (json.dumps({"id": "2"}), "line 2: the field 'question' is missing"),
         (json.dumps(GOOD | {"id": "2", "answer": "  "}), "line 2: the field 'answer' must have at least 1"),
         (json.dumps(GOOD | {"id": "2", "answer": 3}), "line 2: the field 'answer' must be a valid string"),
         ('{"id": "2", "answer": "no", "answer": "yes"}', "line 2: the field 'answer' stands there twice"),
         (json.dumps(GOOD), "line 2: id '1' stands in line 1 too"),
-        (json.dumps(GOOD | {"id": "2", "choices": ["x", "y"]}), "'answer' must be one of 'choices': x, y"),
+        (
+            json.dumps(GOOD | {"id": "2", "choices": ["x", "y"]}),
+            "the answer 'A' is none of the choices: x, y",
+        ),
         (
             json.dumps(GOOD | {"id": "2", "choices": [GOOD["answer"], "x", "x"]}),
             "'choices' has 'x' more than once",
@@ -57,6 +64,8 @@ def test_empty_missing_and_binary_files(tmp_path: Path) -> None:
     path.write_text("\n\n")
     with pytest.raises(MedtuneError, match="holds no example"):
         read_jsonl(path)
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
+    assert [one.id for one in read_jsonl(path)] == ["1"]
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(MedtuneError, match="not readable as UTF-8"):
+    with pytest.raises(MedtuneError, match="line 1: not UTF-8 text: save the file as UTF-8"):
         read_jsonl(path)

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medtune.answer.params import AnswerParams
 from medtune.commands.sections import SECTION_TYPES
 from medtune.core.errors import MedtuneError
 from medtune.core.section import SECTIONS, Section
 from medtune.core.yaml_file import read_yaml
 from medtune.data.params import DataParams
+from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
 from tests.conftest import ROOT, edit_params
 
@@ -55,6 +57,28 @@ def test_a_bad_value_names_key_value_and_accepted(
         FinetuneParams.load(edited(tmp_path, key, value))
     assert expected in str(error.value)
     assert str(error.value).startswith(f"{tmp_path}/params.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        (
+            FinetuneParams,
+            "finetune.lora.target_modules",
+            "q_proj",
+            "must be 'all-linear', or must be a valid list",
+        ),
+        (FinetuneParams, "finetune.early_stopping", 3, "is 3: must be a mapping of keys to values, or null"),
+        (AnswerParams, "answer.examples_per_kind", "all", "is 'all': must be a valid integer, or null"),
+        (ComputeParams, "compute.quantization", "int4", "is 'int4': must be 'nf4', or null"),
+    ],
+)
+def test_all_that_is_accepted_is_said(
+    tmp_path: Path, section: type[Section], key: str, value: object, expected: str
+) -> None:
+    with pytest.raises(MedtuneError) as error:
+        section.load(edited(tmp_path, key, value))
+    assert str(error.value).endswith(expected)
 
 
 def test_a_nested_mapping_of_kinds_is_named_in_full(tmp_path: Path) -> None:

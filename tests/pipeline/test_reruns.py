@@ -182,6 +182,8 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
         ({"compute.device": "cuda"}, "compute.device is 'cuda', but no CUDA device is there"),
         ({"model.sha256": "0" * 64}, "model.sha256 in params.yaml says 000"),
         ({"data.source": "data/raw/nothing.jsonl"}, "data/raw/nothing.jsonl: no such file"),
+        ({"finetune.launch": "fsdp"}, "finetune.launch is 'fsdp', which shards a model on GPUs only"),
+        ({"finetune.max_length": 8}, "data/prepared/train.jsonl: example "),
         ({"data.kinds.definition.test": 200}, "data.kinds.definition.test asks for 200 examples; "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -72,6 +72,7 @@ def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
         assert old in text
         (copy / name).write_text(text.replace(old, new, 1))
 
+    edit.__name__ = f"{name}: {new}"
     return edit
 
 
@@ -83,6 +84,7 @@ def version_changed(package: str) -> Callable[[Path], None]:
         edited = [f"{package}==999.0" if line.startswith(f"{package}==") else line for line in lines]
         lock.write_text("\n".join(edited) + "\n")
 
+    edit.__name__ = f"another {package}"
     return edit
 
 
@@ -151,7 +153,7 @@ def test_every_version_of_python_finds_the_same_meaning(python: str, tmp_path: P
         (version_changed("dvc"), set()),
         (version_changed("bitsandbytes"), set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else value.__name__,
 )
 def test_an_edit_changes_the_digests_of_the_stages_that_it_reaches(
     copy: Path, edit: Callable[[Path], None], expected: set[str]
