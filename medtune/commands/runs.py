@@ -38,9 +38,7 @@ STATES = {
     NOT_RUN: "not with these parameters, or the metrics are not its own; run: dvc repro",
     UNREADABLE: "DVC cannot read its params.yaml or its metrics",
 }
-"""States beside DVC's own, and what they mean: of commits or a workspace that was edited after its run, and of
-commits that are broken or laid out otherwise.
-"""
+"""States beside DVC's own, and what they mean."""
 NOTHING = (
     "no runs yet: `dvc repro` makes the first; `dvc exp run --set-param finetune.lora.r=32` tries another"
 )
