@@ -109,9 +109,13 @@ class Answerer:
 
     def ask(self, question: str, context: str | None = None) -> str:
         """Answer one question."""
+        return self.ask_in_full(question, context).text
+
+    def ask_in_full(self, question: str, context: str | None = None) -> AnswerText:
+        """As `ask`, with the number of tokens and whether the answer was cut off."""
         # Only what the prompt is made of matters here; an example cannot be without the rest.
         example = Example(id="-", question=question, context=context or None, answer="-", kind="-", group="-")
-        return self.answer([example])[0].text
+        return self.answer([example])[0]
 
     def _encode(self, example: Example) -> _Question:
         choices = [(choice, self.encoder.encode_answer(choice)) for choice in example.choices or ()]

@@ -37,8 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="answer a question with the adapter")
     ask.add_argument("question", help='such as "What is arachnodactyly?"')
     ask.add_argument("--context", help="text shown to the model before the question")
-    ask.add_argument("--base", action="store_true", help="ask the untuned model instead")
-    ask.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
+    which = ask.add_mutually_exclusive_group()
+    which.add_argument("--base", action="store_true", help="ask the untuned model instead")
+    which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
     ask.set_defaults(call=_ask)
     use = commands.add_parser("use", help="put a profile's model and settings into params.yaml")
     use.add_argument("name", nargs="?", help="of profiles/NAME.yaml (default: list them)")
@@ -90,7 +91,10 @@ def _ask(arguments: argparse.Namespace) -> None:
     from medtune.answer.answerer import Answerer
 
     answerer = Answerer.load(adapter=None if arguments.base else arguments.adapter)
-    print(answerer.ask(arguments.question, arguments.context))
+    answer = answerer.ask_in_full(arguments.question, arguments.context)
+    print(answer.text)
+    if answer.truncated:
+        print(f"cut off at {answer.tokens} tokens (answer.max_new_tokens in params.yaml)", file=sys.stderr)
 
 
 def _use(arguments: argparse.Namespace) -> None:
