@@ -24,6 +24,10 @@ def load(params: DataParams) -> Source:
             f"params.yaml: data.source is '{path}'; a local file must lie below {RAW_FOLDER}/ (where DVC "
             "notices when it changes) and in no linked folder"
         )
+    if not path.exists():
+        raise MedtuneError(
+            f"{path}: no such file; a colleague's comes with `dvc pull` if they ran `dvc add {path}`"
+        )
     examples = read_jsonl(path)
     if params.sha256 is not None:
         check_sha256(path, params.sha256, "data.sha256")
