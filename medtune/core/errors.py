@@ -8,8 +8,18 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+PATTERNS = {
+    "^[0-9a-f]{64}$": "be 64 hexadecimal digits",
+    "^[0-9a-f]{40}$": "be 40 hexadecimal digits",
+    r"^[\w-]+$": "be the name of a file in configs/accelerate, without .yaml",
+}
+"""The patterns of parameters, in words."""
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by the shells' convention: 128 and the signal's number."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C where other words are in place than that the same command goes on."""
 
 
 class MedtuneError(Exception):
@@ -27,6 +37,8 @@ def plain_words(message: str) -> str:
     message = message.removeprefix("Value error, ")
     if message == "Field required":
         return "is missing"
+    for pattern, words in PATTERNS.items():
+        message = message.replace(f"match pattern '{pattern}'", words)
     message = re.sub(r" after validation, not \d+$", "", message)
     message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys to values", message)
     return re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
@@ -43,8 +55,9 @@ def run(main: Callable[[], None]) -> None:
     except MedtuneError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\ninterrupted; what is done is kept: the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        kept = "what is done is kept: the same command goes on from there"
+        print(f"\ninterrupted; {str(stopped) or kept}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read this (`| head`) has had enough; Python would complain once more when it flushes.

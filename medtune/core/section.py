@@ -7,6 +7,7 @@ reruns no stage that never looks at it:
 """
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
@@ -71,6 +72,9 @@ def _explain(section: type[Section], content: Any, error: ErrorDetails, errors: 
     if error["type"] == "missing":
         return f"the key '{key}' is missing"
     found = "null" if error["input"] is None else repr(error["input"])
+    if isinstance(error["input"], date):
+        # Unquoted, YAML takes 2024-07-26 for one.
+        found = f"{error['input']}, a date: put it in quotes"
     accepted = [plain_words(one["msg"]) for one in errors if _place(section, content, one)[0] == path]
     if type(None) in get_args(annotation):
         accepted.append("null")

@@ -18,7 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256, files_sha256, require_sha256
-from medtune.model.hub import SAFE_FILES, DamagedFileError, find_commit, require_revision
+from medtune.model.hub import SAFE_FILES, DamagedFileError, find_commit, require_fetchable, require_revision
 from medtune.model.params import ModelParams
 
 ACCEPTED = "package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder (./path or /path)"
@@ -66,12 +66,14 @@ def locate(model: ModelParams) -> ModelFiles:
 
 
 def check_files(model: ModelParams) -> None:
-    """Refuse what `locate` would refuse, as far as one can tell without fetching anything."""
+    """Refuse what `locate` would refuse, as far as one can tell without fetching any weights."""
     is_hub_id = _HUB_ID.fullmatch(model.source) is not None
     if not is_hub_id:
         locate(model)
-    elif model.revision is None:
-        require_revision(model)
+        return
+    require_revision(model)
+    if not is_here(model):
+        require_fetchable(model)
 
 
 def is_here(model: ModelParams) -> bool:

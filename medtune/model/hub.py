@@ -126,14 +126,28 @@ def _listing(model: ModelParams) -> set[str] | None:
         return None
 
 
-def _fetch(model: ModelParams) -> Path:
+def require_fetchable(model: ModelParams) -> None:
+    """Refuse a model that the hub would not give: one request."""
+    try:
+        _ask(model)
+    except HFValidationError as error:
+        raise MedtuneError(f"params.yaml: model.source '{model.source}': {error}") from None
+    except (OSError, httpx2.HTTPError) as error:
+        raise MedtuneError(_why(error, model)) from None
+
+
+def _ask(model: ModelParams) -> None:
+    """One request that is not repeated tells whether the hub, the token and the commit will do."""
     if not (get_token() or "").isascii():
         raise MedtuneError("HF_TOKEN holds characters that no token has: copy it again")
-    # One request that is not repeated tells whether the hub, the token and the commit will do.
     with suppress(RemoteEntryNotFoundError):
         answer = get_hf_file_metadata(hf_hub_url(model.source, "config.json", revision=model.revision))
         if answer.commit_hash != model.revision:
             raise MedtuneError(f"{constants.ENDPOINT} (HF_ENDPOINT) does not answer as a model hub does")
+
+
+def _fetch(model: ModelParams) -> Path:
+    _ask(model)
     snapshot = _snapshot(model, SMALL_FILES + LICENCE_FILES)
     weights = [name for name in _listing(model) or () if "/" not in name and name.endswith(".safetensors")]
     for name in sorted(weights):

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from safetensors.numpy import load_file
 
-from medtune.core.errors import MedtuneError
+from medtune.core.errors import Interrupted, MedtuneError
 from medtune.core.outputs import ENVIRONMENT_FILE, read_json
 from medtune.core.section import PARAMS_FILE
 from medtune.run.lock_file import LOCK_FILE, entries, read_lock
@@ -73,7 +73,7 @@ def rerun(output: TextIO) -> Comparison:
     What the stages print goes to `output`.
     """
     stages = list(read_lock())
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory(prefix="medtune-rerun-") as temporary:
         copy = Path(temporary) / "medtune"
         _copy_repository(copy)
         ran = _run_all(copy, Path(temporary), output)
@@ -139,10 +139,15 @@ def _run_all(copy: Path, outside: Path, output: TextIO) -> list[str]:
     command = [*dvc, "repro", "--force"]
     with subprocess.Popen(command, cwd=copy, env=variables, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True, file=output)
-            if match := re.match(r"Running stage '(.+)'", line):
-                ran.append(match[1])
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True, file=output)
+                if match := re.match(r"Running stage '(.+)'", line):
+                    ran.append(match[1])
+        except KeyboardInterrupt:
+            # DVC was told as well, and is to be gone before the folder that it works in.
+            process.wait()
+            raise Interrupted("the copy is deleted: a rerun starts anew") from None
     if process.returncode != 0:
         raise MedtuneError("the pipeline did not run to its end; see above")
     return ran

@@ -70,6 +70,13 @@ def test_a_bad_value_names_key_value_and_accepted(
         ),
         (FinetuneParams, "finetune.early_stopping", 3, "is 3: must be a mapping of keys to values, or null"),
         (AnswerParams, "answer.examples_per_kind", "all", "is 'all': must be a valid integer, or null"),
+        (
+            FinetuneParams,
+            "finetune.launch",
+            "a/b",
+            "in configs/accelerate, without .yaml",
+        ),
+        (DataParams, "data.sha256", "abc", "must be 64 hexadecimal digits, or null"),
         (ComputeParams, "compute.quantization", "int4", "is 'int4': must be 'nf4', or null"),
     ],
 )

@@ -34,6 +34,9 @@ from medtune.model.params import ModelParams
 
 run(lambda: print(locate(ModelParams.load()).sha256))
 """
+CHECK = LOCATE.replace("import locate", "import check_files").replace(
+    "print(locate(ModelParams.load()).sha256)", "check_files(ModelParams.load())"
+)
 LOAD = """
 import torch
 from medtune.model.base import load_model, load_tokenizer
@@ -102,9 +105,9 @@ class User:
         assert exit_code == 0, errors
         return output
 
-    def refused(self, **env: str) -> str:
+    def refused(self, code: str = LOCATE, **env: str) -> str:
         """The error that a project whose base model cannot be had ends with."""
-        exit_code, _, errors = self.end(self.start(LOCATE, **env))
+        exit_code, _, errors = self.end(self.start(code, **env))
         last = errors.splitlines()[-1]
         assert (exit_code, last[:7]) == (1, "error: "), errors
         assert "Traceback" not in errors
@@ -261,6 +264,19 @@ def test_a_hub_that_fails_or_is_none_is_named(
 ) -> None:
     user.hub.failing = status
     assert expected.format(hub=user.hub.url) in user.refused()
+
+
+def test_whether_a_model_can_be_had_is_known_before_it_is_fetched(user: User, published: Repository) -> None:
+    assert user.run(CHECK) == ""
+    assert not user.snapshot.exists()
+    asked = [request for request in user.hub.requests if request.path.startswith("/org/model/")]
+    assert [request.method for request in asked] == ["HEAD"]
+    user.hub.failing = 503
+    assert "the hub answered with status 503" in user.refused(CHECK)
+    assert "HF_HUB_OFFLINE forbids fetching it" in user.refused(CHECK, HF_HUB_OFFLINE="1")
+    user.hub.failing = None
+    user.run()
+    assert user.run(CHECK, HF_HUB_OFFLINE="1") == ""
 
 
 @pytest.mark.slow
