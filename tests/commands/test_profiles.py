@@ -159,7 +159,7 @@ def test_a_key_that_was_left_out_is_put_back(project: Path) -> None:
             "compute: {attention: flash}",
             "compute.attention is 'flash': must be 'eager' or 'sdpa'",
         ),
-        ("model: {revision: main}", "model.revision is 'main': must match pattern"),
+        ("model: {revision: main}", "model.revision is 'main': must be 40 hexadecimal digits"),
         ("finetune: 3", "finetune is 3: must be a mapping of keys to values"),
         ("finetune:\n", "finetune is null: must be a mapping of keys to values"),
         ("model:\n  source: a\n  source: b\n", "line 3: the key 'source' stands twice"),

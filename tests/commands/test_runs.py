@@ -173,7 +173,7 @@ def test_earlier_commits_are_shown_where_asked_for(repository: Path, tmp_path: P
     first = run("git", "rev-parse", "HEAD~1", cwd=folder)[:7]
     assert first not in run(*MEDTUNE, "runs", cwd=folder)
     for choice in (("-n", "2"), ("--all-commits",), ("HEAD", "HEAD~1")):
-        table = rows(run(*MEDTUNE, "runs", *choice, cwd=folder))
+        table = rows(run(*MEDTUNE, "runs", *choice, cwd=folder, env={"COLUMNS": "160"}))
         assert table["run"][0] == "lora.alpha"
         assert table["main"][0] == "8"
         assert [cells[0] for name, cells in table.items() if name.startswith(("main~", first))] == ["16"]

