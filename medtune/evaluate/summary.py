@@ -13,8 +13,8 @@ from medtune.core.errors import MedtuneError, nearest
 from medtune.core.examples import Example
 from medtune.core.outputs import write_json
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.scoring import Score, score
-from medtune.evaluate.statistics import bootstrap_interval, mean, wilson_interval
+from medtune.evaluate.scoring import Score, score, score_choice
+from medtune.evaluate.statistics import bootstrap_interval, mean, share_interval
 
 MODELS = ("base", "tuned")
 
@@ -55,15 +55,15 @@ def headline(
     by a paired bootstrap over groups of questions.
     """
     gains = [float(one.correct) - float(other.correct) for one, other in zip(tuned, base, strict=True)]
-    low, high = bootstrap_interval(gains, [one.example.group for one in tuned], params.seed)
+    groups = [one.example.group for one in tuned]
+    low, high = bootstrap_interval(gains, groups, params.seed, scale=(-1.0, 1.0))
     return {
         "accuracy": _accuracy(tuned),
         "base": _accuracy(base),
         "gain": mean(gains),
         "gain_low": low,
         "gain_high": high,
-        "token_f1": mean([one.score.token_f1 for one in tuned]),
-    }
+    } | _token_f1(tuned)
 
 
 def details(
@@ -137,7 +137,9 @@ def _described(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> Iter
     for kind, both in rows:
         base, tuned = (both[model] for model in MODELS)
         exact = f"exact {tuned['exact_matches']} of {tuned['n']} (base {base['exact_matches']})"
-        yield f"{kind:<{width}}  {exact}, token-F1 {tuned['token_f1']:.2f} (base {base['token_f1']:.2f})"
+        if "token_f1" in tuned:
+            exact += f", token-F1 {tuned['token_f1']:.2f} (base {base['token_f1']:.2f})"
+        yield f"{kind:<{width}}  {exact}"
     if "unquantized" in by_kind:
         same = by_kind["unquantized"]["same_answers"]
         yield f"on the unquantised base {same:.0%} of the answers are the same"
@@ -146,6 +148,8 @@ def _described(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> Iter
 
 
 def _predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Prediction:
+    if example.choices is not None:
+        return Prediction(example, answer, score_choice(answer.text, example.answer))
     is_set = example.kind in params.set_kinds
     return Prediction(
         example, answer, score(answer.text, example.answer, is_set=is_set, partial_f1=params.partial_f1)
@@ -163,9 +167,10 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "prediction": answer.text,
         "correct": prediction.correct,
         "match_type": prediction.score.match_type,
-        "token_f1": prediction.score.token_f1,
         "truncated": answer.truncated,
     }
+    if prediction.score.token_f1 is not None:
+        row["token_f1"] = prediction.score.token_f1
     if answer.log_likelihoods is not None:
         row["log_likelihoods"] = dict(zip(example.choices or [], answer.log_likelihoods, strict=True))
     return row
@@ -186,10 +191,11 @@ def _accuracy(predictions: Sequence[Prediction]) -> float:
 def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
     n = len(predictions)
     matches = Counter(prediction.score.match_type for prediction in predictions)
-    accuracy_low, accuracy_high = wilson_interval(matches["exact"], n)
-    f1 = [prediction.score.token_f1 for prediction in predictions]
-    f1_low, f1_high = bootstrap_interval(f1, [one.example.group for one in predictions], seed)
-    return {
+    accuracy_low, accuracy_high = share_interval(
+        [one.correct for one in predictions], [one.example.group for one in predictions]
+    )
+    worded = [one for one in predictions if one.score.token_f1 is not None]
+    found: dict[str, Any] = {
         "n": n,
         "accuracy": matches["exact"] / n,
         "accuracy_low": accuracy_low,
@@ -197,8 +203,17 @@ def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
         "exact_matches": matches["exact"],
         "partial_matches": matches["partial"],
         "incorrect": matches["incorrect"],
-        "token_f1": mean(f1),
-        "token_f1_low": f1_low,
-        "token_f1_high": f1_high,
         "truncated": sum(prediction.answer.truncated for prediction in predictions) / n,
     }
+    if worded:
+        found |= _token_f1(worded)
+        found["token_f1_low"], found["token_f1_high"] = bootstrap_interval(
+            [one.score.token_f1 or 0.0 for one in worded], [one.example.group for one in worded], seed
+        )
+    return found
+
+
+def _token_f1(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """The mean over answers in words; of choices alone there is none."""
+    known = [one.score.token_f1 for one in predictions if one.score.token_f1 is not None]
+    return {"token_f1": mean(known)} if known else {}

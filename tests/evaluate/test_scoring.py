@@ -1,6 +1,8 @@
+"""Exact, partial, incorrect; token-F1; choices."""
+
 import pytest
 
-from medtune.evaluate.scoring import as_set, normalise, score, token_f1
+from medtune.evaluate.scoring import score, score_choice, token_f1
 
 
 @pytest.mark.parametrize(
@@ -8,10 +10,13 @@ from medtune.evaluate.scoring import as_set, normalise, score, token_f1
     [
         ("Nervous system.", "nervous system", True, "exact"),
         ("limbs; nervous system", "nervous system; limbs", True, "exact"),
+        ("limbs; limbs; limbs", "limbs", True, "exact"),
         ("limbs", "nervous system; limbs", True, "partial"),
         ("limbs; eye; ear", "limbs; eye", True, "partial"),
         ("system", "nervous system", True, "incorrect"),
+        ("ER+; HER2-", "ER-; HER2+", True, "incorrect"),
         ("", "eye", True, "incorrect"),
+        ("", ";", True, "incorrect"),
         ("The arachnodactyly", "Arachnodactyly", False, "exact"),
         ("Long slender fingers", "Abnormally long fingers", False, "partial"),
         ("A heart disease", "Abnormally long fingers", False, "incorrect"),
@@ -23,7 +28,7 @@ from medtune.evaluate.scoring import as_set, normalise, score, token_f1
         ("...", "A", False, "incorrect"),
         ("-", "+", False, "incorrect"),
         ("+", "+", False, "exact"),
-        ("> 5", "<5", False, "partial"),
+        ("> 5", "<5", False, "incorrect"),
         ("> 5", ">5 mg", False, "partial"),
     ],
 )
@@ -32,19 +37,23 @@ def test_match_type(prediction: str, reference: str, is_set: bool, expected: str
 
 
 def test_the_bound_decides_what_is_partial() -> None:
-    f1 = token_f1("long slender fingers", "abnormally long fingers")
+    prediction, reference = "long slender fingers", "abnormally long fingers"
+    f1 = token_f1(prediction.split(), reference.split())
     assert f1 == pytest.approx(2 / 3)
-    at = score("long slender fingers", "abnormally long fingers", is_set=False, partial_f1=f1)
-    above = score("long slender fingers", "abnormally long fingers", is_set=False, partial_f1=f1 + 0.01)
+    at, above = (score(prediction, reference, is_set=False, partial_f1=bound) for bound in (f1, f1 + 0.01))
     assert (at.match_type, above.match_type) == ("partial", "incorrect")
 
 
 def test_token_f1_counts_repeated_words_once_each() -> None:
-    assert token_f1("eye eye eye eye", "eye") == pytest.approx(0.4)
-    assert token_f1("eye", "eye") == 1.0
-    assert token_f1("", "eye") == 0.0
+    assert token_f1(["eye"] * 4, ["eye"]) == pytest.approx(0.4)
+    assert token_f1(["eye"], ["eye"]) == 1.0
+    assert token_f1([], ["eye"]) == 0.0
 
 
-def test_normalise_keeps_accents_and_numbers() -> None:
-    assert normalise("  The 22q11.2 (é)  deletion!") == "22q11 2 é deletion"
-    assert as_set("Eye;; the eye ; ear") == {"eye", "ear"}
+@pytest.mark.parametrize(
+    ("picked", "answer"), [("O+", "O-"), ("yes", "Yes"), ("5 mg", "5mg"), ("the eye", "eye")]
+)
+def test_a_choice_is_the_answer_or_it_is_not(picked: str, answer: str) -> None:
+    assert score_choice(answer, answer).match_type == "exact"
+    other = score_choice(picked, answer)
+    assert (other.match_type, other.token_f1) == ("incorrect", None)

@@ -1,0 +1,97 @@
+"""Whether two answers say opposite things though they share most of their words: never partly right.
+
+no evidence of cancer        evidence of cancer
+increased cardiac output     decreased cardiac output
+> 5 mg                       < 5 mg
+0.5 mg                       5 mg
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+from medtune.evaluate.wording import number
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return [(one, other) for one, _, other in (pair.partition("/") for pair in text.split())]
+
+
+NEGATIONS = _words(
+    """
+    no not non never none neither nor without absence absent lack lacks lacking denies denied
+    cannot sin sans ohne kein keine nicht 不 没 無 无 未 非
+    """
+)
+COMPARISONS = frozenset(["<", ">", "<=", ">=", "~", "±", "≠"])
+OPPOSITES = _pairs(
+    """
+    left/right  upper/lower  high/low  higher/lower  highest/lowest  increas/decreas  increas/reduc
+    elevat/decreas  elevat/reduc  elevat/depress  rais/lower  rise/fall  gain/loss  more/less
+    most/least  many/few  all/none  always/never  above/below  before/after  over/under
+    anterior/posterior  ventral/dorsal  proximal/distal  medial/lateral  superior/inferior
+    cranial/caudal  superficial/deep  internal/external  inner/outer  central/peripheral
+    ascending/descending  afferent/efferent  arterial/venous  artery/vein  systol/diastol
+    unilateral/bilateral  acute/chronic  early/late  benign/malignan  positive/negative  present/absent
+    presence/absence  male/female  man/woman  men/women  maternal/paternal  congenital/acquired
+    dominant/recessive  agonist/antagonist  activat/inhibit  activat/inactivat  stimulat/inhibit
+    dilat/constrict  vasodilat/vasoconstrict  bronchodilat/bronchoconstrict  contract/relax
+    flexion/extension  flexor/extensor  abduct/adduct  pronat/supinat  invers/eversi  inspirat/expirat
+    inhal/exhal  long/short  large/small  big/small  tall/short  wide/narrow  broad/narrow  thick/thin
+    fast/slow  rapid/slow  hard/soft  strong/weak  mild/severe  maxim/minim  sensitive/resistant
+    convex/concave  open/closed  full/empty  hot/cold  warm/cold  wet/dry  old/young  adult/child
+    true/false  yes/no  better/worse  improv/worsen  safe/unsafe  excess/deficien  surplus/deficit
+    aerob/anaerob
+    """
+)
+"""Beginnings of words."""
+PREFIX_PAIRS = _pairs(
+    """
+    hyper/hypo  tachy/brady  macro/micro  pre/post  intra/extra  endo/exo  poly/oligo  pro/anti
+    super/sub  supra/infra  ante/retro  homo/hetero  eu/dys  mono/poly
+    """
+)
+"""Beginnings before one and the same rest: hypertension, hypotension."""
+SUFFIX_PAIRS = _pairs("penia/cytosis penia/philia penic/philic penia/emia")
+"""Ends after one and the same beginning: leukopenia, leukocytosis."""
+PREFIXES = ("un", "in", "im", "ir", "il", "non", "ab", "a", "dis", "de")
+"""What turns a word into its opposite: normal, abnormal."""
+SHORTEST_STEM = 4
+"""Letters that have to follow one of PREFIX_PAIRS, and fewer than have to follow one of PREFIXES."""
+
+
+def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether what only one of two answers says is the opposite of what only the other says.
+
+    Both are words as `medtune.evaluate.wording.words` gives them.
+    """
+    mine, yours = set(one) - set(other), set(other) - set(one)
+    if _denies(one) != _denies(other):
+        return True
+    if mine & COMPARISONS and yours & COMPARISONS:
+        return True
+    numbers = [{word for word in words if number(word) is not None} for words in (one, other)]
+    if all(numbers) and not numbers[0] & numbers[1]:
+        return True
+    return any(_are_opposite(*pair) or _are_opposite(*pair[::-1]) for pair in product(mine, yours))
+
+
+def _denies(words: Sequence[str]) -> bool:
+    return bool(NEGATIONS & set(words)) or ("free", "of") in pairwise(words)
+
+
+def _are_opposite(one: str, other: str) -> bool:
+    if any(one.startswith(first) and other.startswith(second) for first, second in OPPOSITES):
+        return True
+    if len(other) > SHORTEST_STEM and any(one == prefix + other for prefix in PREFIXES):
+        return True
+    for first, second in PREFIX_PAIRS:
+        stem = one.removeprefix(first)
+        if stem != one and len(stem) >= SHORTEST_STEM and other == second + stem:
+            return True
+    return any(
+        one.endswith(first) and one.removesuffix(first) + second == other for first, second in SUFFIX_PAIRS
+    )

@@ -1,0 +1,154 @@
+"""What an answer says, as words that are equal where two spellings mean the same.
+
+Each rule either brings spellings together (`10mg` and `10 mg`, `TGF-β1` and `TGF-beta 1`) or keeps apart what
+looks alike (`Rh+` and `Rh-`, `1.5` and `1-5`). docs/evaluation.md has them all, with examples. Splitting has
+rules of its own (medtune/data/splits.py): mending these moves no question from one split to another.
+"""
+
+import unicodedata
+from decimal import Decimal
+
+import regex
+
+SET_SEPARATORS = regex.compile("[;؛]")
+"""Of members of a set, in the compatibility form, in which a full-width one is the ordinary one."""
+
+RANGE, MINUS = "–", "−"
+"""The words that stand for "to" between numbers, and the sign of a number: no hyphen is left among words."""
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | {"⁄": "/", "∕": "/"})
+_GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in "αβγδεζηθικμνξοπρσςτυφχψω"} | {
+    "λ": "lambda"
+}
+_UNITS = {
+    "mcg": "μg", "ug": "μg", "microgram": "μg", "micrograms": "μg",
+    "milligram": "mg", "milligrams": "mg", "gram": "g", "grams": "g", "kilogram": "kg", "kilograms": "kg",
+    "milliliter": "ml", "milliliters": "ml", "millilitre": "ml", "millilitres": "ml", "liter": "l",
+    "liters": "l", "litre": "l", "litres": "l",
+}  # fmt: skip
+_ARTICLES = ("a", "an", "the")
+_AFTER_A_BLOOD_GROUP = {"positive", "negative", "antigen", "antigens", "rh"}
+_AFTER_A_NAME = frozenset(_GREEK.values()) | {"and", "or", "+", "b", "c", "wave", "waves"}
+
+# Before the compatibility form, which would make 10⁵ into 105 and a narrow space into any other.
+_THOUSANDS_BY_SPACE = regex.compile(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))")
+_RAISED = regex.compile(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_INVISIBLE = regex.compile(r"[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+
+
+def _positive(match: regex.Match[str]) -> str:
+    """As often as there is a plus."""
+    return " positive" * match[0].count("+") + " "
+
+
+_END = r"(?=\s*(?:$|[,;:.)\]/]))"
+_REWRITES = [
+    (regex.compile(pattern), new)
+    for pattern, new in (
+        # Symbols with several spellings.
+        (r"\+\s?/\s?-", "±"),
+        (r"-+>|=+>|→", " "),
+        (r"[≥⩾≧]", ">="),
+        (r"[≤⩽≦]|=<", "<="),
+        (r"[≈≃≅∼]", "~"),
+        (r"[×✕]", " x "),
+        (r"(?<=\p{L})['’ʼ`](?=\p{L})", ""),
+        # Numbers.
+        (r"(?<=\d)·(?=\d)", "."),
+        (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda match: match[0].replace(",", "")),
+        (r"\bper\s?cent\b", "%"),
+        (r"°\s?(?=[cf]\b)|\bdegrees?\s(?=[cf]\b)", " "),
+        (r"\b(?:degrees?\s)?(celsius|fahrenheit)\b", lambda match: match[1][0]),
+        # Dashes and signs, by what stands around them.
+        (r"(?<=\d%?)\s+to\s+(?=[-+]?\.?\d)", f" {RANGE} "),
+        (r"(?<=\d%?)\s*-\s*(?=\.?\d)", f" {RANGE} "),
+        (r"(?<![\p{L}\p{M}\d%)\]-])-(?=\.?\d)", MINUS),
+        (r"(?<![\p{L}\p{M}\d%)\]+])\+(?=\.?\d)", " "),
+        (r"\+ve\b|\(\+\)", " positive "),
+        (r"(?<!\p{L})-ve\b|\(-\)", " negative "),
+        (rf"(?<=[\p{{L}}\p{{M}}\d)])\++(?=\s|$|[,;:.)\]/-])|\s\++{_END}", _positive),
+        (rf"(?<=[\p{{L}}\p{{M}}\d)])-(?=$|[,;:.)\]/]|\s(?!and\b|or\b|to\b))|\s-{_END}", " negative "),
+        (r"(?<=[\p{L}\p{M}])\^(?=\d)", ""),
+        (r"(?<=\d)\s*/\s*(?=\d)", " ÷ "),
+        (r"/", " per "),
+        (r"(?<=\d):(?=\d)", " ∶ "),
+    )
+]  # fmt: skip
+_WORD = regex.compile(
+    r"""
+    (?:MINUS)?(?:\d+(?:\.\d+)*|(?<![\p{L}\d])\.\d+)     # a number
+    | μ[a-z]+                                            # a unit of millionths
+    | [\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*
+    | \p{Greek}[\p{Greek}\p{M}]*
+    | [\p{L}--\p{Greek}][[\p{L}\p{M}]--\p{Greek}]*
+    | [<>]=? | ≠ | ~ | ± | % | \^ | ÷ | ∶ | RANGE | \+
+    """.replace("MINUS", MINUS).replace("RANGE", RANGE),
+    regex.VERBOSE | regex.V1,
+)
+
+
+def words(text: str) -> list[str]:
+    """The words, numbers and signs of a text; of a text of nothing but other symbols, those."""
+    plain = _plain(text)
+    found = [_named(word) for word in _WORD.findall(_rewritten(plain))]
+    found = [_unit(word, found[index - 1]) if index else word for index, word in enumerate(found)]
+    if len(found) > 1 and _begins_with_an_article(plain, found):
+        del found[0]
+    return found or plain.split()
+
+
+def members(text: str) -> frozenset[tuple[str, ...]]:
+    """The members of a set, whose order and number do not count; empty ones are none."""
+    parts = SET_SEPARATORS.split(unicodedata.normalize("NFKC", text))
+    return frozenset(tuple(found) for part in parts if (found := words(part)))
+
+
+def number(word: str) -> Decimal | None:
+    """The number that a word is, if it is one."""
+    digits = word.removeprefix(MINUS)
+    return (
+        Decimal(digits) * (-1 if digits != word else 1) if regex.fullmatch(r"\d+(\.\d+)?", digits) else None
+    )
+
+
+def _plain(text: str) -> str:
+    """One form for all ways to write a character: no case, no width, no composition, one hyphen."""
+    text = _THOUSANDS_BY_SPACE.sub("", text)
+    text = _RAISED.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
+    text = unicodedata.normalize("NFKC", text.translate(_SUPERSCRIPTS)).translate(_DASHES)
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).casefold())
+    return "".join(
+        str(unicodedata.decimal(character)) if character.isdecimal() else character for character in text
+    ).strip()
+
+
+def _rewritten(text: str) -> str:
+    for pattern, new in _REWRITES:
+        text = pattern.sub(new, text)
+    return text
+
+
+def _named(word: str) -> str:
+    if (
+        value := number(word if not word.startswith((".", f"{MINUS}.")) else word.replace(".", "0.", 1))
+    ) is None:
+        return _GREEK.get(word, word)
+    digits = f"{abs(value):f}"
+    digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return f"{MINUS}{digits}" if value < 0 else digits
+
+
+def _unit(word: str, before: str) -> str:
+    return _UNITS.get(word, word) if number(before) is not None else word
+
+
+def _begins_with_an_article(plain: str, found: list[str]) -> bool:
+    """Not so the vitamin, blood group or fibre called A, which stands before a few words only."""
+    first, second = found[:2]
+    if first not in _ARTICLES or not regex.match(r"\w+\s", plain):
+        return False
+    if first != "a":
+        return True
+    is_blood_group = second in _AFTER_A_BLOOD_GROUP and len(found) == 2
+    return not is_blood_group and second not in _AFTER_A_NAME and number(second) is None

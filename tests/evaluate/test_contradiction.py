@@ -1,0 +1,49 @@
+"""Answers that share most of their words and say the opposite are not partly right."""
+
+import pytest
+
+from medtune.evaluate.scoring import score
+
+OPPOSITE = [
+    ("no evidence of cancer", "evidence of cancer"),
+    ("not recommended", "recommended"),
+    ("free of symptoms at rest", "symptoms at rest"),
+    ("non-small cell carcinoma", "small cell carcinoma"),
+    ("increased cardiac output", "decreased cardiac output"),
+    ("left ventricle", "right ventricle"),
+    ("hypertension of the lung", "hypotension of the lung"),
+    ("neutropenia in children", "neutrophilia in children"),
+    ("abnormal cardiac output", "normal cardiac output"),
+    ("affected parents", "unaffected parents"),
+    ("HER2 positive", "HER2 negative"),
+    ("HER2+", "HER2-"),
+    ("> 5 mg", "< 5 mg"),
+    ("5 mg twice daily", "50 mg twice daily"),
+    ("0.5 mg", "5 mg"),
+    ("无肺炎的患者", "肺炎的患者"),
+]
+NOT_OPPOSITE = [
+    ("left and right ventricle", "right ventricle"),
+    ("Long slender fingers", "Abnormally long fingers"),
+    ("no sign of a tumour", "no evidence of a tumour"),
+    ("5 mg of aspirin", "5 mg aspirin daily"),
+    ("free fatty acids", "fatty acids"),
+    ("感染了肺炎", "肺炎"),
+    ("another cause of fever", "other cause of fever"),
+]
+
+
+def verdict(prediction: str, reference: str) -> str:
+    return score(prediction, reference, is_set=False, partial_f1=0.3).match_type
+
+
+@pytest.mark.parametrize(("one", "other"), OPPOSITE)
+def test_the_opposite_is_incorrect_whichever_is_the_reference(one: str, other: str) -> None:
+    assert verdict(one, other) == "incorrect"
+    assert verdict(other, one) == "incorrect"
+
+
+@pytest.mark.parametrize(("one", "other"), NOT_OPPOSITE)
+def test_what_shares_words_and_denies_nothing_is_partial(one: str, other: str) -> None:
+    assert verdict(one, other) == "partial"
+    assert verdict(other, one) == "partial"
