@@ -16,7 +16,7 @@ from medtune.answer.params import AnswerParams
 from medtune.core.answers import AnswerText
 from medtune.core.examples import Example
 from medtune.model.adapter import check_adapter, check_record, load_adapter
-from medtune.model.base import base_folder, load_model, load_tokenizer, require_context
+from medtune.model.base import base_folder, end_ids, load_model, load_tokenizer, require_context
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
@@ -130,7 +130,7 @@ class Answerer:
         answers = generate_answers(
             self.model,
             [question.prompt for question in questions],
-            end_id=self.encoder.end_id,
+            end_ids={self.encoder.end_id, *end_ids(self.model)},
             max_new_tokens=self.params.max_new_tokens,
         )
         return [

@@ -1,6 +1,6 @@
 """Greedy answers to a batch of prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +24,9 @@ class Answer:
 
 
 def generate_answers(
-    model: PreTrainedModel, prompts: Sequence[list[int]], *, end_id: int, max_new_tokens: int
+    model: PreTrainedModel, prompts: Sequence[list[int]], *, end_ids: Collection[int], max_new_tokens: int
 ) -> list[Answer]:
-    """Continue each prompt greedily until `end_id`; what all of them begin with runs through the model once.
+    """Continue each prompt greedily until one of `end_ids`; what all begin with runs through the model once.
 
     Answers that have ended leave the batch, so that the long ones cost only themselves. In float32 the text
     does not depend on the batch a prompt is in (tests/answer/test_generation.py); in bfloat16 it would.
@@ -55,12 +55,12 @@ def generate_answers(
             ).logits
             following = logits[:, -1].argmax(dim=-1)
             for index, token in zip(in_batch, following.tolist(), strict=True):
-                if not _has_ended(answers[index], end_id, max_new_tokens):
+                if not _has_ended(answers[index], end_ids, max_new_tokens):
                     answers[index].append(token)
             going = [
                 row
                 for row, index in enumerate(in_batch)
-                if not _has_ended(answers[index], end_id, max_new_tokens)
+                if not _has_ended(answers[index], end_ids, max_new_tokens)
             ]
             if not going:
                 break
@@ -70,8 +70,8 @@ def generate_answers(
                 following, positions, seen = following[kept], positions[kept], seen[kept]
                 in_batch = [in_batch[row] for row in going]
             ids, positions, seen = following.unsqueeze(1), positions[:, -1:] + 1, pad(seen, (0, 1), value=1)
-    return [Answer(ids[:-1], False) if ids[-1] == end_id else Answer(ids, truncated=True) for ids in answers]
+    return [Answer(ids[:-1], False) if ids[-1] in end_ids else Answer(ids, truncated=True) for ids in answers]
 
 
-def _has_ended(answer: list[int], end_id: int, max_new_tokens: int) -> bool:
-    return len(answer) == max_new_tokens or answer[-1:] == [end_id]
+def _has_ended(answer: list[int], end_ids: Collection[int], max_new_tokens: int) -> bool:
+    return len(answer) == max_new_tokens or (bool(answer) and answer[-1] in end_ids)

@@ -77,7 +77,7 @@ class Trial:
             # Rows that are alike but for their last token fill the cache at the price of one row.
             full = [[0] * (max(map(len, free)) + params.max_new_tokens - 1)] * len(free)
             for prompts in (free, full):
-                generate_answers(model, prompts, end_id=-1, max_new_tokens=1)
+                generate_answers(model, prompts, end_ids=(), max_new_tokens=1)
         if closed:
             encoded = [[encoder.encode_answer(choice) for choice in choices] for _, choices in closed]
             choice_log_likelihoods(model, [prompt for prompt, _ in closed], encoded)

@@ -32,8 +32,9 @@ class Example(BaseModel):
     """A question with its reference answer.
 
     `kind` names the type of question (scores are reported per kind). Examples that state the same
-    fact carry the same `group` and never end in two splits. `context` is shown before the question,
-    `choices` after it; `system` replaces the system prompt of `params.yaml` for this example.
+    fact carry the same `group` and never end in two splits. `answers` are other right answers: `answer` is
+    learned, and whichever is closest counts. `context` is shown before the question, `choices` after it;
+    `system` replaces the system prompt of `params.yaml` for this example.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -43,9 +44,15 @@ class Example(BaseModel):
     answer: Text
     kind: Text
     group: Text
+    answers: list[Text] | None = None
     context: Text | None = None
     choices: list[Text] | None = None
     system: Text | None = None
+
+    @property
+    def right_answers(self) -> list[str]:
+        """Every answer that counts as right, first the one that is learned."""
+        return [self.answer, *(self.answers or [])]
 
     @property
     def user_text(self) -> str:
@@ -56,6 +63,8 @@ class Example(BaseModel):
     @model_validator(mode="after")
     def _answer_is_a_choice(self) -> "Example":
         if self.choices is not None:
+            if self.answers:
+                raise ValueError("'answers' does not go with 'choices', of which one is right")
             if self.answer not in self.choices:
                 raise ValueError(
                     f"the answer '{self.answer}' is none of the choices: {', '.join(self.choices)}"

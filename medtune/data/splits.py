@@ -6,7 +6,7 @@ split when others are added, and the order of the input does not matter.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import networkx as nx
 
@@ -48,18 +48,19 @@ def split_by_group(examples: Iterable[Example], params: DataParams) -> Splits:
 
 def overlaps(splits: Splits) -> dict[str, int]:
     """How many groups, questions and long answers stand in more than one split (all must be 0)."""
-    keys = {
-        "groups": lambda example: example.group,
-        "questions": _question_key,
-        "long_answers": _answer_key,
+    keys: dict[str, Callable[[Example], Iterable[str]]] = {
+        "groups": lambda example: [example.group],
+        "questions": lambda example: [_question_key(example)],
+        "long_answers": _answer_keys,
     }
     return {
         name: sum(
             count > 1
-            for value, count in Counter(
-                value for examples in splits.values() for value in {key(example) for example in examples}
-            ).items()
-            if value
+            for count in Counter(
+                value
+                for examples in splits.values()
+                for value in {value for example in examples for value in key(example) if value}
+            ).values()
         )
         for name, key in keys.items()
     }
@@ -108,9 +109,9 @@ def _normalise(text: str) -> str:
     return " ".join(tokens) or text.strip().lower()
 
 
-def _answer_key(example: Example) -> str:
-    words = _normalise(example.answer)
-    return words if len(words.split()) >= LONG_ANSWER_WORDS else ""
+def _answer_keys(example: Example) -> list[str]:
+    found = map(_normalise, example.right_answers)
+    return [words for words in found if len(words.split()) >= LONG_ANSWER_WORDS]
 
 
 def _join_groups(examples: Iterable[Example]) -> list[Example]:
@@ -120,7 +121,7 @@ def _join_groups(examples: Iterable[Example]) -> list[Example]:
     for example in examples:
         group = ("group", example.group)
         graph.add_edge(group, ("question", _question_key(example)))
-        if answer := _answer_key(example):
+        for answer in _answer_keys(example):
             graph.add_edge(group, ("answer", answer))
     joined: dict[str, str] = {}
     for component in nx.connected_components(graph):

@@ -13,6 +13,6 @@ class EvaluateParams(Section):
     seed: int = Field(ge=0, lt=2**32)
     """Of the bootstrap that intervals come from."""
     partial_f1: float = Field(gt=0, le=1)
-    """From this token-F1 on, an answer that is not exact counts as partial."""
+    """From this token-F1 on, an answer that is not exact counts as partial, unless it says the opposite."""
     set_kinds: list[str]
-    """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial."""
+    """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial (no choices)."""

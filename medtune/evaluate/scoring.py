@@ -15,6 +15,8 @@ from medtune.evaluate.contradiction import contradict
 from medtune.evaluate.wording import members, words
 
 MatchType = Literal["exact", "partial", "incorrect"]
+RANK: dict[MatchType, int] = {"incorrect": 0, "partial": 1, "exact": 2}
+"""Which of two verdicts is the better one."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from medtune.core.errors import MedtuneError, nearest
 from medtune.core.examples import Example
 from medtune.core.outputs import write_json
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.scoring import Score, score, score_choice
+from medtune.evaluate.scoring import RANK, Score, score, score_choice
 from medtune.evaluate.statistics import bootstrap_interval, mean, share_interval
 
 MODELS = ("base", "tuned")
@@ -151,9 +151,11 @@ def _predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Pr
     if example.choices is not None:
         return Prediction(example, answer, score_choice(answer.text, example.answer))
     is_set = example.kind in params.set_kinds
-    return Prediction(
-        example, answer, score(answer.text, example.answer, is_set=is_set, partial_f1=params.partial_f1)
-    )
+    scores = [
+        score(answer.text, right, is_set=is_set, partial_f1=params.partial_f1)
+        for right in example.right_answers
+    ]
+    return Prediction(example, answer, max(scores, key=lambda one: (RANK[one.match_type], one.token_f1)))
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
@@ -164,6 +166,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "group": example.group,
         "question": example.question,
         "ground_truth": example.answer,
+        **({"answers": example.answers} if example.answers else {}),
         "prediction": answer.text,
         "correct": prediction.correct,
         "match_type": prediction.score.match_type,

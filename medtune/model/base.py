@@ -85,14 +85,20 @@ def load_model(
     if compute.quantization is not None:
         _keep_as_quantised(loaded)
         _compute_in(loaded, dtype)
-    # A model may ship generation settings (a repetition penalty): greedy is to mean greedy.
-    loaded.generation_config = GenerationConfig()
+    # A model may ship generation settings (a repetition penalty): greedy is to mean greedy. End tokens stay.
+    loaded.generation_config = GenerationConfig(eos_token_id=loaded.generation_config.eos_token_id)
     return loaded if compute.quantization else loaded.to(device)  # type: ignore[arg-type]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer, with its chat template, of a model or adapter folder."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def end_ids(model: PreTrainedModel) -> list[int]:
+    """The tokens that end what a model says; there may be several (the untuned Llama 3 has three)."""
+    found = model.generation_config.eos_token_id if model.generation_config else None
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def require_context(model: PreTrainedModel, tokens: int) -> None:

@@ -34,7 +34,7 @@ def test_batches_give_the_text_of_single_prompts_in_order(tiny_llama: LlamaForCa
         answers = [
             answer.ids
             for batch in batches
-            for answer in generate_answers(tiny_llama, batch, end_id=7, max_new_tokens=6)
+            for answer in generate_answers(tiny_llama, batch, end_ids=[7], max_new_tokens=6)
         ]
         assert answers == expected
 
@@ -42,7 +42,7 @@ def test_batches_give_the_text_of_single_prompts_in_order(tiny_llama: LlamaForCa
 def test_a_shared_beginning_changes_nothing(tiny_llama: LlamaForCausalLM) -> None:
     prompts = [[9, 8, 7, 6, 5, *prompt] for prompt in PROMPTS] + [[9, 8, 7, 6, 5]]
     expected = [by_hand(tiny_llama, prompt, end_id=7, limit=6) for prompt in prompts]
-    answers = generate_answers(tiny_llama, prompts, end_id=7, max_new_tokens=6)
+    answers = generate_answers(tiny_llama, prompts, end_ids=[7], max_new_tokens=6)
     assert [answer.ids for answer in answers] == expected
 
 
@@ -51,7 +51,7 @@ def test_an_answer_stops_at_the_end_token_and_is_not_truncated(tiny_llama: Llama
     end_id = next(token for token in unbounded if token != unbounded[0])
     length = unbounded.index(end_id)
     for limit, truncated in [(6, False), (length + 1, False), (length, True)]:
-        [answer] = generate_answers(tiny_llama, PROMPTS[:1], end_id=end_id, max_new_tokens=limit)
+        [answer] = generate_answers(tiny_llama, PROMPTS[:1], end_ids=[end_id, -1], max_new_tokens=limit)
         assert (answer.ids, answer.truncated) == (unbounded[:length], truncated)
 
 

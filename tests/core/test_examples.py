@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         (json.dumps({"id": "2", "anser": "x"}), "unknown field 'anser'; did you mean 'answer'?"),
         (
             json.dumps(GOOD | {"id": "2", "notes": "x"}),
-            "'notes'; accepted: context, choices, system",
+            "'notes'; accepted: answers, context, choices, system",
         ),
         (json.dumps({"id": "2"}), "line 2: the field 'question' is missing"),
         (json.dumps(GOOD | {"id": "2", "answer": "  "}), "line 2: the field 'answer' must have at least 1"),
@@ -41,6 +41,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         (
             json.dumps(GOOD | {"id": "2", "choices": ["x", "y"]}),
             "the answer 'A' is none of the choices: x, y",
+        ),
+        (
+            json.dumps(GOOD | {"id": "2", "answers": ["B"], "choices": [GOOD["answer"], "B"]}),
+            "'answers' does not go with 'choices'",
         ),
         (
             json.dumps(GOOD | {"id": "2", "choices": [GOOD["answer"], "x", "x"]}),

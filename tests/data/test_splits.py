@@ -86,6 +86,18 @@ def test_overlaps_are_counted() -> None:
     }
 
 
+def test_a_long_answer_among_others_joins_groups_too() -> None:
+    long = "one two three four five six seven eight nine ten"
+    rows = [
+        example(id="a", question="A?", group="a", answers=[long]),
+        example(id="b", question="B?", answer=long, group="b"),
+    ]
+    assert overlaps({"train": rows[:1], "test": rows[1:]})["long_answers"] == 1
+    for seed in range(20):
+        splits = split_by_group([*EXAMPLES, *rows], params(seed=seed))
+        assert sum(any(e.id in ("a", "b") for e in examples) for examples in splits.values()) == 1
+
+
 def test_sizes_are_kept_and_too_many_is_an_error() -> None:
     kinds = {"definition": KindParams(train=20, validation=5, test=7)}
     splits = split_by_group(EXAMPLES, params(kinds=kinds))

@@ -91,6 +91,17 @@ def test_every_prediction_stands_beside_its_reference() -> None:
     }
 
 
+def test_of_several_right_answers_the_closest_counts() -> None:
+    asked = example(id="synonyms", answer="Spider fingers", answers=["Arachnodactyly", "long thin fingers"])
+    verdicts = []
+    for text in ("arachnodactyly", "spider fingers", "thin fingers", "eye"):
+        given = {"synonyms": AnswerText(text=text, tokens=1, truncated=False)}
+        verdicts += [
+            one.score.match_type for one in judge([asked], given, PARAMS.model_copy(update={"set_kinds": []}))
+        ]
+    assert verdicts == ["exact", "exact", "partial", "incorrect"]
+
+
 def test_a_question_with_choices_has_no_token_f1() -> None:
     closed = example(id="closed", choices=["O+", "O-"], answer="O-", kind="blood")
     answers = {"closed": AnswerText(text="O+", tokens=1, truncated=False, log_likelihoods=[-1.0, -2.0])}

@@ -103,6 +103,16 @@ def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCaus
     assert loaded.generation_config.repetition_penalty in (None, 1.0)
 
 
+def test_every_end_token_of_a_model_is_known(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    tiny_llama.generation_config.eos_token_id = [3, 5]
+    loaded = base_model.load_model(saved(tiny_llama, tmp_path), COMPUTE, torch.float32, CPU)
+    assert base_model.end_ids(loaded) == [3, 5]
+    loaded.generation_config.eos_token_id = 7
+    assert base_model.end_ids(loaded) == [7]
+    loaded.generation_config.eos_token_id = None
+    assert base_model.end_ids(loaded) == []
+
+
 def test_a_text_longer_than_the_context_is_refused(tiny_llama: LlamaForCausalLM) -> None:
     base_model.require_context(tiny_llama, 512)
     with pytest.raises(MedtuneError, match=r"a context of 512 tokens, but the longest question takes 513"):

@@ -56,8 +56,8 @@ def what_no_result_depends_on(project: Path) -> None:
     replace(project / "medtune/train/loss.py", '"""', '"""Also: ')
     replace(
         project / "medtune/evaluate/scoring.py",
-        "f1 = token_f1(prediction, reference)",
-        "f1 = (\n        token_f1(prediction, reference))",
+        "f1 = token_f1(predicted, expected)",
+        "f1 = (\n        token_f1(predicted, expected))",
     )
 
 
