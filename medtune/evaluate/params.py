@@ -15,4 +15,4 @@ class EvaluateParams(Section):
     partial_f1: float = Field(gt=0, le=1)
     """From this token-F1 on, an answer that is not exact counts as partial, unless it says the opposite."""
     set_kinds: list[str]
-    """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial (no choices)."""
+    """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial."""
