@@ -17,12 +17,12 @@ RANGE, MINUS = "–", "−"
 """The words that stand for "to" between numbers, and the sign of a number: no hyphen is left among words."""
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | {"⁄": "/", "∕": "/"})
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | {"⁄": "/", "∕": "/", "٪": "%"})
 _GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in "αβγδεζηθικμνξοπρσςτυφχψω"} | {
     "λ": "lambda"
 }
 _UNITS = {
-    "mcg": "μg", "ug": "μg", "microgram": "μg", "micrograms": "μg",
+    "mcg": "μg", "ug": "μg", "ul": "μl", "um": "μm", "umol": "μmol", "microgram": "μg", "micrograms": "μg",
     "milligram": "mg", "milligrams": "mg", "gram": "g", "grams": "g", "kilogram": "kg", "kilograms": "kg",
     "milliliter": "ml", "milliliters": "ml", "millilitre": "ml", "millilitres": "ml", "liter": "l",
     "liters": "l", "litre": "l", "litres": "l",
@@ -54,7 +54,13 @@ _REWRITES = [
         (r"[≈≃≅∼]", "~"),
         (r"[×✕]", " x "),
         (r"(?<=\p{L})['’ʼ`](?=\p{L})", ""),
+        (r"\b(?:less|fewer|lower|smaller)\s+than\s+(?=\.?\d)", "<"),
+        (r"\b(?:more|greater|higher|larger)\s+than\s+(?=\.?\d)", ">"),
+        (r"\bat\s+least\s+(?=\.?\d)", ">="),
+        (r"\bat\s+most\s+(?=\.?\d)", "<="),
+        (r"\b(?:about|approximately|circa)\s+(?=\.?\d)", "~"),
         # Numbers.
+        (r"(?<![\d.,])0,(?=\d)", "0."),
         (r"(?<=\d)·(?=\d)", "."),
         (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda match: match[0].replace(",", "")),
         (r"\bper\s?cent\b", "%"),
