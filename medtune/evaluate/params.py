@@ -1,5 +1,7 @@
 """The section `evaluate` of params.yaml."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from medtune.core.section import Section
@@ -14,5 +16,8 @@ class EvaluateParams(Section):
     """Of the bootstrap that intervals come from."""
     partial_f1: float = Field(gt=0, le=1)
     """From this token-F1 on, an answer that is not exact counts as partial, unless it says the opposite."""
+    choice_rule: Literal["sum", "per_character"]
+    """By what the likeliest of a question's choices is found: its log-likelihood (sum), or that per character,
+    as long choices are less likely by their length. Both accuracies are in metrics/details.json."""
     set_kinds: list[str]
     """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial."""

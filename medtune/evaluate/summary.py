@@ -12,6 +12,7 @@ from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.examples import Example
 from medtune.core.outputs import write_json
+from medtune.evaluate.choices import Ballot, choice_figures, pick
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.scoring import RANK, Score, score, score_choice
 from medtune.evaluate.statistics import bootstrap_interval, mean, share_interval
@@ -148,8 +149,10 @@ def _described(figures: Mapping[str, float], by_kind: Mapping[str, Any]) -> Iter
 
 
 def _predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Prediction:
-    if example.choices is not None:
-        return Prediction(example, answer, score_choice(answer.text, example.answer))
+    if example.choices is not None and answer.log_likelihoods is not None:
+        picked = example.choices[pick(example.choices, answer.log_likelihoods, params.choice_rule)]
+        answer = answer.model_copy(update={"text": picked})
+        return Prediction(example, answer, score_choice(picked, example.answer))
     is_set = example.kind in params.set_kinds
     scores = [
         score(answer.text, right, is_set=is_set, partial_f1=params.partial_f1)
@@ -213,7 +216,15 @@ def _figures(predictions: Sequence[Prediction], seed: int) -> dict[str, Any]:
         found["token_f1_low"], found["token_f1_high"] = bootstrap_interval(
             [one.score.token_f1 or 0.0 for one in worded], [one.example.group for one in worded], seed
         )
-    return found
+    ballots = [ballot for one in predictions if (ballot := _ballot(one)) is not None]
+    return found | (choice_figures(ballots) if ballots else {})
+
+
+def _ballot(prediction: Prediction) -> Ballot | None:
+    example, answer = prediction.example, prediction.answer
+    if example.choices is None or answer.log_likelihoods is None:
+        return None
+    return Ballot(example.choices, answer.log_likelihoods, example.choices.index(example.answer))
 
 
 def _token_f1(predictions: Sequence[Prediction]) -> dict[str, float]:

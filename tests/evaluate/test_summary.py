@@ -18,7 +18,7 @@ from medtune.evaluate.summary import (
 )
 from tests.conftest import example
 
-PARAMS = EvaluateParams(seed=1, partial_f1=0.5, set_kinds=["organ_system"])
+PARAMS = EvaluateParams(seed=1, partial_f1=0.5, choice_rule="sum", set_kinds=["organ_system"])
 EXAMPLES = [
     example(id=f"{kind}{i}", kind=kind, answer="eye; ear", group=f"group {i // 2}")
     for i in range(4)
@@ -89,6 +89,19 @@ def test_every_prediction_stands_beside_its_reference() -> None:
         "token_f1": pytest.approx(2 / 3),
         "truncated": False,
     }
+
+
+def test_the_rule_decides_which_choice_counts_and_both_are_reported() -> None:
+    asked = example(
+        id="closed", choices=["flu", "pneumonia of the lung"], answer="pneumonia of the lung", kind="x"
+    )
+    given = {"closed": AnswerText(text="flu", tokens=1, truncated=False, log_likelihoods=[-3.0, -9.0])}
+    for rule, text, verdict in (("sum", "flu", "incorrect"), ("per_character", asked.answer, "exact")):
+        params = PARAMS.model_copy(update={"set_kinds": [], "choice_rule": rule})
+        picked = judge([asked], given, params)
+        assert (picked[0].answer.text, picked[0].score.match_type) == (text, verdict)
+        figures = details(picked, picked, None, params)["all"]["tuned"]
+        assert (figures["accuracy_sum"], figures["accuracy_per_character"]) == (0, 1)
 
 
 def test_of_several_right_answers_the_closest_counts() -> None:
