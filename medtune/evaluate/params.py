@@ -17,7 +17,7 @@ class EvaluateParams(Section):
     partial_f1: float = Field(gt=0, le=1)
     """From this token-F1 on, an answer that is not exact counts as partial, unless it says the opposite."""
     choice_rule: Literal["sum", "per_character"]
-    """By what the likeliest of a question's choices is found: its log-likelihood (sum), or that per character,
-    as long choices are less likely by their length. Both accuracies are in metrics/details.json."""
+    """The likeliest of a question's choices counts: by its log-likelihood (sum), or by that per character, as
+    long choices are less likely by their length. Both accuracies are in metrics/details.json."""
     set_kinds: list[str]
     """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial."""

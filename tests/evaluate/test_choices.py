@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from medtune.evaluate.choices import calibration_error, choice_figures, pick
+from medtune.evaluate.choices import Ballot, calibration_error, choice_figures, pick
 
 
 def test_a_long_choice_is_less_likely_as_a_whole_and_may_be_more_so_per_character() -> None:
@@ -15,9 +15,13 @@ def test_a_long_choice_is_less_likely_as_a_whole_and_may_be_more_so_per_characte
 
 
 def test_figures_are_those_by_hand() -> None:
-    choices = [["a", "b"], ["a", "b"], ["aa", "b"]]
-    log_likelihoods = [[math.log(0.9), math.log(0.1)], [math.log(0.4), math.log(0.6)], [-1.2, -1.0]]
-    found = choice_figures(choices, log_likelihoods, ["a", "a", "aa"])
+    found = choice_figures(
+        [
+            Ballot(["a", "b"], [math.log(0.9), math.log(0.1)], right=0),
+            Ballot(["a", "b"], [math.log(0.4), math.log(0.6)], right=0),
+            Ballot(["aa", "b"], [-1.2, -1.0], right=0),
+        ]
+    )
     assert found["choices"] == 3
     assert found["chance"] == 0.5
     assert found["accuracy_sum"] == pytest.approx(1 / 3)
