@@ -113,9 +113,9 @@ def members(text: str) -> frozenset[tuple[str, ...]]:
 def number(word: str) -> Decimal | None:
     """The number that a word is, if it is one."""
     digits = word.removeprefix(MINUS)
-    return (
-        Decimal(digits) * (-1 if digits != word else 1) if regex.fullmatch(r"\d+(\.\d+)?", digits) else None
-    )
+    if regex.fullmatch(r"\d+(\.\d+)?|\.\d+", digits) is None:
+        return None
+    return Decimal(digits) if digits == word else -Decimal(digits)
 
 
 def _plain(text: str) -> str:
@@ -136,9 +136,8 @@ def _rewritten(text: str) -> str:
 
 
 def _named(word: str) -> str:
-    if (
-        value := number(word if not word.startswith((".", f"{MINUS}.")) else word.replace(".", "0.", 1))
-    ) is None:
+    """One name for a number, however many zeros it has, and for a Greek letter."""
+    if (value := number(word)) is None:
         return _GREEK.get(word, word)
     digits = f"{abs(value):f}"
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
