@@ -29,7 +29,7 @@ from medtune.run.lock_file import read_lock
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
 
-ADAPTER = Path("models/adapter")
+ADAPTER = Path("models/adapter/adapter_model.safetensors")
 PREPARED = Path("data/prepared")
 S = TypeVar("S", bound=Section)
 
@@ -104,7 +104,7 @@ def _lengths(project: Project) -> None:
     """Examples over `finetune.max_length`. To know takes seconds: only where an adapter would be lost."""
     model, finetune = project.get(ModelParams), project.get(FinetuneParams)
     sections = ("data", "model", "prompt", "finetune")
-    if not ADAPTER.is_dir() or not is_here(model) or _is_recorded("finetune", project, *sections):
+    if not ADAPTER.is_file() or not is_here(model) or _is_recorded("finetune", project, *sections):
         return
     from medtune.model.base import base_folder, load_tokenizer
     from medtune.model.chat import ChatEncoder
