@@ -183,9 +183,9 @@ def test_what_a_type_checker_alone_imports_does_not_count() -> None:
 
 def test_a_package_nobody_has_judged_is_refused(copy: Path) -> None:
     with pytest.raises(
-        MedtuneError, match=r"medtune/train/loss.py imports scipy: medtune/run/code.py is to say"
+        MedtuneError, match=r"medtune/train/loss.py imports pandas: medtune/run/code.py is to say"
     ):
-        changed(copy, replaced("medtune/train/loss.py", "import torch\n", "import torch\nimport scipy\n"))
+        changed(copy, replaced("medtune/train/loss.py", "import torch\n", "import torch\nimport pandas\n"))
 
 
 def test_a_relative_import_is_refused(copy: Path) -> None:
