@@ -5,6 +5,7 @@ The stage `code` runs the same checks first, while every output is still there.
 
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import read_yaml
 from medtune.data.params import DataParams
 from medtune.data.sources import PACKAGE, check_source, load_source
-from medtune.data.splits import split_by_group
+from medtune.data.splits import Splits, split_by_group
 from medtune.evaluate.params import EvaluateParams
 from medtune.model.files import check_files, is_here
 from medtune.model.memory import require_memory
@@ -46,6 +47,12 @@ class Project:
                 self._sections[kind] = kind.of(content)
             except MedtuneError as error:
                 self.problems.append(str(error))
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The examples of the source, split, which takes seconds; KeyError as for `get`."""
+        params = self.get(DataParams)
+        return split_by_group(load_source(params).examples, params)
 
     def get(self, kind: type[S]) -> S:
         """A section; KeyError if it is not valid."""
@@ -97,7 +104,7 @@ def _source(project: Project) -> None:
         # Its version is pinned, and making its questions takes seconds: it gave these sizes before.
         check_source(params)
     else:
-        split_by_group(load_source(params).examples, params)
+        _ = project.splits
 
 
 def _lengths(project: Project) -> None:
@@ -110,12 +117,10 @@ def _lengths(project: Project) -> None:
     from medtune.model.chat import ChatEncoder
     from medtune.train.batching import encode_examples
 
-    params = project.get(DataParams)
     encoder = ChatEncoder(load_tokenizer(base_folder(model)), project.get(PromptParams))
-    splits = split_by_group(load_source(params).examples, params)
     for split in ("train", "validation"):
         with redirect_stdout(StringIO()):
-            encode_examples(splits[split], encoder, finetune, PREPARED / f"{split}.jsonl")
+            encode_examples(project.splits[split], encoder, finetune, PREPARED / f"{split}.jsonl")
 
 
 def _is_recorded(stage: str, project: Project, *sections: str) -> bool:

@@ -8,15 +8,15 @@ length alone.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from scipy.special import softmax
 
+from medtune.evaluate.params import ChoiceRule
 from medtune.evaluate.statistics import mean
 
-Rule = Literal["sum", "per_character"]
-RULES: tuple[Rule, ...] = ("sum", "per_character")
+RULES: tuple[ChoiceRule, ...] = get_args(ChoiceRule)
 BINS = 10
 """Of equal width, over the probability of the pick."""
 
@@ -29,10 +29,6 @@ class Ballot:
     log_likelihoods: Sequence[float]
     right: int
 
-    def pick(self, rule: Rule) -> int:
-        """The number of the choice that a rule picks; of equally likely ones the first."""
-        return pick(self.choices, self.log_likelihoods, rule)
-
     @property
     def probabilities(self) -> np.ndarray:
         """Of the choices, as if one of them had to be said; they add up to 1."""
@@ -44,7 +40,7 @@ class Ballot:
         return float(((self.probabilities - np.eye(len(self.choices))[self.right]) ** 2).sum())
 
 
-def pick(choices: Sequence[str], log_likelihoods: Sequence[float], rule: Rule) -> int:
+def pick(choices: Sequence[str], log_likelihoods: Sequence[float], rule: ChoiceRule) -> int:
     """The number of the choice that a rule picks; of equally likely ones the first."""
     scores = [
         value / len(choice) if rule == "per_character" else value
@@ -58,7 +54,9 @@ def choice_figures(ballots: Sequence[Ballot]) -> dict[str, Any]:
 
     The formulas are in docs/evaluation.md. Less is better for the Brier score and the calibration error.
     """
-    hits = {rule: [float(one.pick(rule) == one.right) for one in ballots] for rule in RULES}
+    picked = {rule: [pick(one.choices, one.log_likelihoods, rule) for one in ballots] for rule in RULES}
+    right = [one.right for one in ballots]
+    hits = {rule: [float(a == b) for a, b in zip(picked[rule], right, strict=True)] for rule in RULES}
     return {
         "choices": len(ballots),
         "chance": mean([1 / len(one.choices) for one in ballots]),
@@ -67,8 +65,8 @@ def choice_figures(ballots: Sequence[Ballot]) -> dict[str, Any]:
         "calibration_error": calibration_error(
             [float(one.probabilities.max()) for one in ballots], hits["sum"]
         ),
-        "right_positions": _counted([one.right for one in ballots]),
-        "picked_positions": _counted([one.pick("sum") for one in ballots]),
+        "right_positions": _counted(right),
+        "picked_positions": _counted(picked["sum"]),
     }
 
 

@@ -8,6 +8,7 @@ from medtune.core.answers import BASE, TUNED, Answers, AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example, drawn_indices
 from medtune.core.hashing import file_sha256
+from medtune.evaluate.choices import pick
 
 
 def paired(examples: Sequence[Example], test: Path, base: Answers, tuned: Answers) -> list[int]:
@@ -60,5 +61,5 @@ def _require_likeliest(path: Path, example: Example, given: Mapping[str, AnswerT
     choices, likelihoods = example.choices or [], answer.log_likelihoods or []
     if len(choices) != len(likelihoods):
         raise MedtuneError(f"{path}: '{example.id}' lacks the likelihood of a choice; run `dvc repro`")
-    if answer.text != choices[likelihoods.index(max(likelihoods))]:
+    if answer.text != choices[pick(choices, likelihoods, "sum")]:
         raise MedtuneError(f"{path}: '{example.id}' is not answered with its likeliest choice")

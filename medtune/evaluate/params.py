@@ -6,6 +6,8 @@ from pydantic import Field
 
 from medtune.core.section import Section
 
+ChoiceRule = Literal["sum", "per_character"]
+
 
 class EvaluateParams(Section):
     """How answers are judged. Read by evaluate, which takes seconds."""
@@ -16,7 +18,7 @@ class EvaluateParams(Section):
     """Of the bootstrap that intervals come from."""
     partial_f1: float = Field(gt=0, le=1)
     """From this token-F1 on, an answer that is not exact counts as partial, unless it says the opposite."""
-    choice_rule: Literal["sum", "per_character"]
+    choice_rule: ChoiceRule
     """The likeliest of a question's choices counts: by its log-likelihood (sum), or by that per character, as
     long choices are less likely by their length. Both accuracies are in metrics/details.json."""
     set_kinds: list[str]
