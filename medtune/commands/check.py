@@ -1,6 +1,7 @@
-"""`medtune check`: whatever can be known without running, told at once and in about a second.
+"""`medtune check`: whatever can be known without running, told at once.
 
-The stage `code` runs the same checks first, while every output is still there.
+The stage `code` runs the same checks first, while every output is still there. They take about a second, and
+some more where questions have to be made or counted in tokens: only before a run that needs that.
 """
 
 from collections.abc import Callable, Mapping
