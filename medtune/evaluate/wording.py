@@ -106,8 +106,16 @@ def words(text: str) -> list[str]:
 
 def members(text: str) -> frozenset[tuple[str, ...]]:
     """The members of a set, whose order and number do not count; empty ones are none."""
-    parts = SET_SEPARATORS.split(unicodedata.normalize("NFKC", text))
-    return frozenset(tuple(found) for part in parts if (found := words(part)))
+    return frozenset(spelt_members(text))
+
+
+def spelt_members(text: str) -> dict[tuple[str, ...], str]:
+    """The members of a set, each with how it is spelt where it stands first."""
+    found: dict[tuple[str, ...], str] = {}
+    for part in SET_SEPARATORS.split(unicodedata.normalize("NFKC", text)):
+        if member := words(part):
+            found.setdefault(tuple(member), part.strip())
+    return found
 
 
 def number(word: str) -> Decimal | None:

@@ -40,6 +40,7 @@ CAN_CHANGE_BYTES = {
     "obonet": ("obonet",),
     "peft": ("peft",),
     "regex": ("regex",),
+    "sacrebleu": ("sacrebleu",),
     "safetensors": ("safetensors",),
     "scipy": ("scipy",),
     "tokenizers": ("tokenizers",),

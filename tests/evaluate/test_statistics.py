@@ -1,12 +1,25 @@
 """Intervals against published values and the reference implementation, and how often they cover the truth."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import norm, ttest_1samp
+from scipy.stats import norm, permutation_test, ttest_1samp
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-from medtune.evaluate.statistics import bootstrap_interval, mean, share_interval, wilson_interval
+from medtune.evaluate.statistics import (
+    bootstrap_interval,
+    holm,
+    mean,
+    share_interval,
+    sign_flip_p,
+    sign_test_p,
+    smallest_shown,
+    wilson_interval,
+)
 
 Z = float(norm.ppf(0.975))
 Sample = tuple[list[float], list[str]]
@@ -22,6 +35,23 @@ def draw(groups: int, share: float, correlation: float, generator: np.random.Gen
     members = np.repeat(np.arange(groups), sizes)
     hits = generator.random(len(members)) < shares[members]
     return [float(hit) for hit in hits], [str(member) for member in members]
+
+
+def draw_pairs(
+    groups: int, shares: tuple[float, float], correlation: float, same: float, generator: np.random.Generator
+) -> Sample:
+    """Differences of two sides in hits, in groups of 1 to 10 questions; the share `same` is answered alike.
+
+    How hard a group is for a side is drawn for each side anew.
+    """
+    members = np.repeat(np.arange(groups), generator.integers(1, 11, size=groups))
+    sides = []
+    for share in shares:
+        spread = (1 - correlation) / correlation
+        hard = generator.beta(share * spread, (1 - share) * spread, size=groups)
+        sides.append(generator.random(len(members)) < hard[members])
+    sides[1] = np.where(generator.random(len(members)) < same, sides[0], sides[1])
+    return [float(gain) for gain in sides[1].astype(int) - sides[0]], [str(member) for member in members]
 
 
 def coverage(interval: Callable[[Sample], tuple[float, float]], truth: float, samples: list[Sample]) -> float:
@@ -130,3 +160,103 @@ def test_questions_of_one_group_do_not_count_as_independent() -> None:
     assert apart[1] - apart[0] == pytest.approx((alone[1] - alone[0]) / 2, rel=0.15)
     hits = [value > 0.5 for value in values]
     assert share_interval(hits * 4, groups * 4) == pytest.approx(share_interval(hits, groups))
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (1, 29), (15, 148), (148, 148)])
+def test_wilson_is_that_of_statsmodels(hits: int, n: int) -> None:
+    expected = proportion_confint(hits, n, method="wilson")
+    assert wilson_interval(hits / n, n, Z) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (6, 0), (9, 2), (30, 31), (100, 60)])
+def test_the_sign_test_of_gained_and_lost_is_mcnemar_of_statsmodels(gained: int, lost: int) -> None:
+    expected = mcnemar([[3, gained], [lost, 4]], exact=True).pvalue if gained + lost else 1.0
+    assert sign_test_p(gained, gained + lost) == pytest.approx(expected)
+    differences = [1.0] * gained + [-1.0] * lost + [0.0] * 7
+    assert sign_flip_p(differences, [str(i) for i in range(len(differences))], seed=1) == pytest.approx(
+        expected
+    )
+
+
+def test_flips_of_few_groups_are_all_counted_as_scipy_counts_them() -> None:
+    differences, groups = [0.4, 0.3, -0.1, 0.9, 0.2, 0.6, -0.5], ["a", "a", "b", "c", "d", "e", "e"]
+    sums = [0.7, -0.1, 0.9, 0.2, 0.1]
+    expected = permutation_test(
+        (sums,), lambda values: float(np.sum(values)), permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+    assert sign_flip_p(differences, groups, seed=1) == pytest.approx(expected)
+
+
+def test_drawn_flips_come_close_to_all_of_them() -> None:
+    generator = np.random.default_rng(5)
+    differences = list(generator.normal(0.35, 1.0, size=16))
+    groups = [str(number) for number in range(16)]
+    exact = sign_flip_p(differences, groups, seed=1)
+    drawn = sign_flip_p([*differences, 1e-6], [*groups, "one more"], seed=1)
+    assert exact == pytest.approx(drawn, abs=0.01)
+    assert drawn == sign_flip_p([*differences, 1e-6], [*groups, "one more"], seed=1)
+
+
+def test_questions_of_one_group_are_one_observation() -> None:
+    assert sign_flip_p([1.0] * 10, [str(i) for i in range(10)], seed=1) == pytest.approx(2 / 2**10)
+    assert sign_flip_p([1.0] * 10, ["one"] * 10, seed=1) == 1
+
+
+@pytest.mark.parametrize("p_values", [[0.01], [0.04, 0.01, 0.03], [0.5, 0.9, 0.001, 0.001], [1.0, 1.0]])
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_of_too_few_groups_nothing_can_be_shown() -> None:
+    assert smallest_shown([0.0] * 5, list("abcde"), 0.05) is None
+    assert smallest_shown([0.0] * 12, list("abcdef") * 2, 0.05) == pytest.approx(6 / 12)
+    # Six of six that differ are what it takes; five are not.
+    assert sign_test_p(6, 6) < 0.05 < sign_test_p(5, 5)
+
+
+def test_the_smallest_difference_is_shown_in_eight_of_ten_cases() -> None:
+    generator = np.random.default_rng(1)
+    shown, sizes = [], []
+    for _ in range(200):
+        noise = generator.normal(0.0, 0.4, size=80)
+        groups = [str(number // 2) for number in range(80)]
+        smallest = smallest_shown(list(noise), groups, 0.05)
+        assert smallest is not None
+        sizes.append(smallest)
+        shown.append(
+            sign_flip_p(list(generator.normal(0.0, 0.4, 80) + smallest), groups, 1, draws=2000) < 0.05
+        )
+    assert 0.72 <= np.mean(shown) <= 0.88
+    # Against the textbook's formula for the power of a t-test with this spread.
+    assert np.mean(sizes) == pytest.approx((2.02 + 0.85) * 0.4 / np.sqrt(80), rel=0.05)
+
+
+CASES = [
+    *product([30, 100], [(0.5, 0.5), (0.2, 0.2)], [0.0, 0.5]),
+    (30, (0.5, 0.65), 0.0),
+    (100, (0.3, 0.4), 0.5),
+]
+
+
+@pytest.mark.parametrize(("groups", "shares", "same"), CASES)
+def test_a_difference_is_covered_and_chance_is_taken_for_a_difference_as_often_as_is_said(
+    groups: int, shares: tuple[float, float], same: float
+) -> None:
+    generator = np.random.default_rng(1)
+    samples = [draw_pairs(groups, shares, 0.3, same, generator) for _ in range(600)]
+    truth = (1 - same) * (shares[1] - shares[0])
+
+    def interval(sample: Sample) -> tuple[float, float]:
+        return bootstrap_interval(*sample, seed=3, scale=(-1.0, 1.0), resamples=600)
+
+    assert 0.93 <= coverage(interval, truth, samples) <= 0.975
+    if truth == 0:
+        alarms = [sign_flip_p(*sample, seed=3, draws=1000) < 0.05 for sample in samples]
+        assert np.mean(alarms) <= 0.065
+
+
+def test_a_test_that_takes_questions_for_independent_would_cry_wolf() -> None:
+    generator = np.random.default_rng(1)
+    samples = [draw_pairs(100, (0.5, 0.5), 0.3, 0.0, generator) for _ in range(300)]
+    counts = [(values.count(1.0), values.count(-1.0)) for values, _ in samples]
+    assert np.mean([sign_test_p(gained, gained + lost) < 0.05 for gained, lost in counts]) > 0.15

@@ -4,27 +4,30 @@ from pathlib import Path
 import pytest
 
 from medtune.core.answers import AnswerText
-from medtune.core.errors import MedtuneError
+from medtune.evaluate.lookups import Relative
 from medtune.evaluate.params import EvaluateParams
+from medtune.evaluate.predictions import Prediction, judge
 from medtune.evaluate.summary import (
-    Prediction,
     accuracy_rows,
     describe,
     details,
     headline,
-    judge,
-    results,
+    in_words,
+    with_best_lookup,
     write_kinds,
 )
 from tests.conftest import example
 
-PARAMS = EvaluateParams(seed=1, partial_f1=0.5, choice_rule="sum", set_kinds=["organ_system"])
+PARAMS = EvaluateParams(
+    seed=1, partial_f1=0.5, choice_rule="sum", near_relative=0.4, set_kinds=["organ_system"]
+)
 EXAMPLES = [
     example(id=f"{kind}{i}", kind=kind, answer="eye; ear", group=f"group {i // 2}")
     for i in range(4)
     for kind in ("organ_system", "definition")
 ]
 MATCHES = ("exact_matches", "partial_matches", "incorrect")
+RELATIVES = [Relative("t1", "like it", 0.4), Relative("t2", "unlike it", 0.39), None, None]
 
 
 def judged(*texts: str) -> list[Prediction]:
@@ -38,16 +41,18 @@ def judged(*texts: str) -> list[Prediction]:
 
 BASE = judged("no", "no", "ear", "eye; ear")
 TUNED = judged("ear; eye", "ear; eye...", "ear", "eye; ear")
-
-
-def test_an_unknown_set_kind_is_refused() -> None:
-    params = PARAMS.model_copy(update={"set_kinds": ["organ_systems"]})
-    with pytest.raises(MedtuneError, match=r"evaluate.set_kinds has 'organ_systems', .* 'organ_system'\?"):
-        judge(EXAMPLES, {}, params)
+MODELS = {"base": BASE, "tuned": TUNED}
+WITH_LOOKUPS = with_best_lookup(
+    MODELS
+    | {
+        "most_frequent": judged("eye; ear", "eye; ear", "eye; ear", "no"),
+        "nearest": judged("no", "eye; ear", "eye; ear", "eye; ear"),
+    }
+)
 
 
 def test_figures_add_up_overall_and_per_kind() -> None:
-    found = details(BASE, TUNED, None, PARAMS)
+    found = details(MODELS, RELATIVES, None, PARAMS)
     every = found["all"]["tuned"]
     assert [every[name] for name in MATCHES] == [2, 2, 0]
     assert (every["n"], every["accuracy"], every["truncated"]) == (4, 0.5, 0.25)
@@ -55,86 +60,59 @@ def test_figures_add_up_overall_and_per_kind() -> None:
     systems = found["kinds"]["organ_system"]["tuned"]
     assert [systems[name] for name in MATCHES] == [1, 1, 0]
     assert systems["token_f1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert "chrf" not in systems
+    assert systems["by_member"]["labels"] == ["ear", "eye"]
+    assert "chrf" in found["kinds"]["definition"]["tuned"]
     assert list(found["kinds"]) == ["definition", "organ_system"]
     assert [found["kinds"]["organ_system"]["base"][name] for name in MATCHES] == [0, 1, 1]
 
 
-def test_the_headline_is_the_adapter_the_base_and_what_was_gained() -> None:
-    figures = headline(BASE, TUNED, PARAMS)
-    assert list(figures) == ["accuracy", "base", "gain", "gain_low", "gain_high", "token_f1"]
+def test_figures_stand_once_more_for_questions_with_and_without_a_near_relative() -> None:
+    found = details(WITH_LOOKUPS, RELATIVES, None, PARAMS)
+    near, far = found["near_relative"], found["no_near_relative"]
+    assert [near["all"][model]["n"] for model in near["all"]] == [1] * 5
+    assert list(near["kinds"]) == ["organ_system"]
+    assert near["kinds"]["organ_system"]["tuned"]["accuracy"] == 1
+    assert [far["all"]["tuned"][name] for name in MATCHES] == [1, 2, 0]
+    assert far["all"]["tuned"]["n"] == 3
+
+
+def test_the_best_lookup_is_that_of_each_kind() -> None:
+    best = {one.example.id: one.answer.text for one in WITH_LOOKUPS["lookup"]}
+    assert list(best) == [one.id for one in EXAMPLES[:4]]
+    # Equally good at organ systems, where the first of them counts; at definitions the nearest is better.
+    assert [one.correct for one in WITH_LOOKUPS["lookup"]] == [True, True, True, True]
+    assert "lookup" not in with_best_lookup(MODELS)
+
+
+def test_the_headline_is_the_adapter_the_base_the_best_lookup_and_the_verdicts() -> None:
+    figures = headline(details(WITH_LOOKUPS, RELATIVES, None, PARAMS))
+    assert list(figures) == [
+        *("accuracy", "base", "gain", "gain_low", "gain_high", "verdict"),
+        *("lookup", "over_lookup", "over_lookup_low", "over_lookup_high", "over_lookup_verdict"),
+        "token_f1",
+    ]
     assert (figures["accuracy"], figures["base"], figures["gain"]) == (0.5, 0.25, 0.25)
     assert figures["gain_low"] <= 0.25 <= figures["gain_high"]
+    assert (figures["lookup"], figures["over_lookup"], figures["verdict"]) == (1, -0.5, "not shown")
+
+
+def test_without_lookups_there_is_no_figure_of_one() -> None:
+    figures = headline(details(MODELS, [None] * 4, None, PARAMS))
+    assert not [name for name in figures if "lookup" in name]
 
 
 def test_equal_answers_gain_nothing_as_far_as_so_few_can_tell() -> None:
-    figures = headline(TUNED, TUNED, PARAMS)
+    figures = headline(details({"base": TUNED, "tuned": TUNED}, RELATIVES, None, PARAMS))
     assert figures["gain"] == 0
     assert figures["gain_low"] < 0 < figures["gain_high"]
 
 
-def test_every_prediction_stands_beside_its_reference() -> None:
-    content = results(TUNED, [0, 1, 2, 3])
-    assert content["selected_indices"] == [0, 1, 2, 3]
-    assert content["accuracy"] == 0.5
-    assert [content[name] for name in MATCHES] == [2, 2, 0]
-    assert content["results"][2] == {
-        "id": "organ_system1",
-        "kind": "organ_system",
-        "group": "group 0",
-        "question": "What is fever?",
-        "ground_truth": "eye; ear",
-        "prediction": "ear",
-        "correct": False,
-        "match_type": "partial",
-        "token_f1": pytest.approx(2 / 3),
-        "truncated": False,
-    }
-
-
-def test_the_rule_decides_which_choice_counts_and_both_are_reported() -> None:
-    asked = example(
-        id="closed", choices=["flu", "pneumonia of the lung"], answer="pneumonia of the lung", kind="x"
-    )
-    given = {"closed": AnswerText(text="flu", tokens=1, truncated=False, log_likelihoods=[-3.0, -9.0])}
-    for rule, text, verdict in (("sum", "flu", "incorrect"), ("per_character", asked.answer, "exact")):
-        params = PARAMS.model_copy(update={"set_kinds": [], "choice_rule": rule})
-        picked = judge([asked], given, params)
-        assert (picked[0].answer.text, picked[0].score.match_type) == (text, verdict)
-        figures = details(picked, picked, None, params)["all"]["tuned"]
-        assert (figures["accuracy_sum"], figures["accuracy_per_character"]) == (0, 1)
-
-
-def test_of_several_right_answers_the_closest_counts() -> None:
-    asked = example(id="synonyms", answer="Spider fingers", answers=["Arachnodactyly", "long thin fingers"])
-    verdicts = []
-    for text in ("arachnodactyly", "spider fingers", "thin fingers", "eye"):
-        given = {"synonyms": AnswerText(text=text, tokens=1, truncated=False)}
-        verdicts += [
-            one.score.match_type for one in judge([asked], given, PARAMS.model_copy(update={"set_kinds": []}))
-        ]
-    assert verdicts == ["exact", "exact", "partial", "incorrect"]
-
-
-def test_a_question_with_choices_has_no_token_f1() -> None:
-    closed = example(id="closed", choices=["O+", "O-"], answer="O-", kind="blood")
-    answers = {"closed": AnswerText(text="O+", tokens=1, truncated=False, log_likelihoods=[-1.0, -2.0])}
-    params = PARAMS.model_copy(update={"set_kinds": []})
-    picked = judge([closed], answers, params)
-    assert picked[0].score.match_type == "incorrect"
-    assert "token_f1" not in headline(picked, picked, params)
-    assert "token_f1" not in results(picked, [0])["results"][0]
-    found = details(picked, picked, None, params)
-    assert not [name for name in found["all"]["tuned"] if "f1" in name]
-    assert describe(headline(picked, picked, params), found).startswith("blood  exact 0 of 1 (base 0)\n")
-
-
 def test_the_drift_on_another_base_is_measured() -> None:
     others = judged("ear; eye", "ear; eye...", "ear", "nose...")
-    found = details(BASE, TUNED, others, PARAMS)
+    found = details(MODELS, RELATIVES, others, PARAMS)
     assert found["unquantized"]["same_answers"] == 0.75
     assert found["unquantized"]["exact_matches"] == 1
-    rows = results(TUNED, range(4), others)["results"]
-    assert rows[3]["unquantized"] == {"prediction": "nose...", "truncated": True}
 
 
 def test_a_kind_may_be_called_anything(tmp_path: Path) -> None:
@@ -146,18 +124,39 @@ def test_a_kind_may_be_called_anything(tmp_path: Path) -> None:
     assert found == {"yes%2Fno.json": {"accuracy": 0.5}, "what is.json": {"accuracy": 1.0}}
 
 
-def test_the_plot_has_both_models_and_their_intervals() -> None:
-    rows = accuracy_rows(details(BASE, TUNED, None, PARAMS))
-    assert [row[:3] for row in rows] == [
+def test_the_plot_has_all_models_and_their_intervals() -> None:
+    rows = accuracy_rows(details(WITH_LOOKUPS, RELATIVES, None, PARAMS))
+    assert [row[:3] for row in rows if row[0] == "definition"] == [
         ["definition", "base", 0.5],
         ["definition", "tuned", 0.5],
-        ["organ_system", "base", 0.0],
-        ["organ_system", "tuned", 0.5],
+        ["definition", "most frequent answer", 0.5],
+        ["definition", "nearest question", 1.0],
     ]
     assert all(low <= accuracy <= high for _, _, accuracy, low, high in rows)
 
 
-def test_a_person_reads_a_line_a_kind_and_the_gain() -> None:
-    lines = describe(headline(BASE, TUNED, PARAMS), details(BASE, TUNED, None, PARAMS)).splitlines()
-    assert lines[1].startswith("organ_system  exact 1 of 2 (base 0), token-F1 0.83 (base 0.33)")
-    assert lines[-1].startswith("gain in accuracy +25.0 percentage points, 95% interval ")
+def test_a_person_reads_a_line_a_kind_and_the_verdicts() -> None:
+    lines = describe(details(WITH_LOOKUPS, RELATIVES, None, PARAMS)).splitlines()
+    assert lines[1].startswith(
+        "organ_system  exact 1 of 2 (base 0, most frequent answer 2, nearest question 1)"
+    )
+    assert "of the 3 questions without a near relative in training 33.3% exact, best lookup 100.0%" in lines
+    assert lines[-2].startswith(
+        "than the untuned model: not shown, +25.0 points of exact answers, 95% interval "
+    )
+    assert lines[-1].startswith("than the best lookup: not shown, -50.0 points of exact answers")
+    assert lines[-1].endswith("groups of questions are too few (2) to show any")
+
+
+def test_what_could_have_been_shown_is_said_of_what_was_not() -> None:
+    one = {
+        "verdict": "not shown",
+        "difference": 0.012,
+        "low": -0.01,
+        "high": 0.034,
+        "groups": 9,
+        "smallest": 0.05,
+    }
+    words = "+1.2 points of exact answers, 95% interval -1.0 to +3.4"
+    assert in_words(one) == f"not shown, {words}; these questions could have shown 5.0 points"
+    assert in_words(one | {"verdict": "better"}) == f"better, {words}"

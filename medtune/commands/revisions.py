@@ -1,0 +1,162 @@
+"""The predictions of a commit, an experiment or the workspace: from DVC's cache or remote, and vouched for.
+
+A commit may hold a `dvc.lock` of other parameters or other code than its own: somebody edited, did not run,
+and committed. Its predictions are then those of no state of the repository, and are refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.output import Output
+from dvc.repo import Repo
+from dvc.scm import SCMError, resolve_rev
+from dvc.stage import PipelineStage
+
+from medtune.core.errors import MedtuneError
+from medtune.core.outputs import write_text
+from medtune.core.section import PARAMS_FILE
+from medtune.core.yaml_file import parse_yaml
+from medtune.evaluate.prediction_files import Given, read_results
+from medtune.run.code import digest, is_quantised
+
+RESULTS = "metrics/evaluation_results.json"
+WORKSPACE = "workspace"
+CODE_STAGE = "code"
+READ_AS_CODE = ("medtune", "stages", "requirements/runtime.txt")
+"""What the digest files are made of."""
+FILES = (".json", ".jsonl")
+"""What a name ends with that is a file's."""
+
+
+def read_predictions(name: str) -> list[Given]:
+    """Those of a file of predictions, of a revision (also an experiment), or of the workspace."""
+    if name.endswith(FILES):
+        return read_results(read_file(Path(name)), name)
+    shown = RESULTS if name == WORKSPACE else f"{name}: {RESULTS}"
+    return read_results(_of_revision(name), shown)
+
+
+def read_file(path: Path) -> str:
+    """The text of a file of predictions."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MedtuneError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise MedtuneError(f"{path}: not UTF-8 text: save the file as UTF-8") from None
+    except OSError as error:
+        raise MedtuneError(f"{path}: not readable: {error.strerror}") from None
+
+
+def _of_revision(name: str) -> str:
+    try:
+        with Repo() as repo:
+            revision = name if name == WORKSPACE else resolve_rev(repo.scm, name)
+            with repo.switch(revision):
+                return _recorded(repo, name)
+    except NotDvcRepoError:
+        raise MedtuneError(
+            f"'{name}' is no file of predictions ({', '.join(FILES)}), and here is no repository: run this "
+            "in the top folder of one, or name two files"
+        ) from None
+    except SCMError:
+        raise MedtuneError(
+            f"'{name}' is no commit, branch, tag or experiment here (`medtune runs` lists them), no file "
+            f"({', '.join(FILES)}), and not `{WORKSPACE}`"
+        ) from None
+    except DvcException as error:
+        raise MedtuneError(f"DVC cannot read {name}: {' '.join(str(error).split())}") from None
+
+
+def _recorded(repo: Repo, name: str) -> str:
+    """The text of the predictions that `dvc.lock` names at the revision that is switched to."""
+    outputs = {output.fs_path: output for output in repo.index.outs}
+    found = next((one for path, one in outputs.items() if path.endswith(f"/{RESULTS}")), None)
+    if found is None or not found.hash_info:
+        raise MedtuneError(f"{name}: has no {RESULTS}: its pipeline has not run; run `dvc repro` there")
+    if stale := list(_not_its_own(repo, found.stage, outputs)):
+        raise MedtuneError(
+            f"{name}: {RESULTS} is not of its {stale[0]}, which changed after the run; "
+            + ("run `dvc repro`" if name == WORKSPACE else f"run `dvc repro` on it (git checkout {name})")
+        )
+    content = _content(repo, found, name)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != found.hash_info.value:
+        hint = "run `dvc repro`" if name == WORKSPACE else "`medtune check-remote` says what is damaged"
+        raise MedtuneError(f"{name}: {RESULTS} is not what its dvc.lock names; {hint}")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MedtuneError(f"{name}: {RESULTS} is not UTF-8 text") from None
+
+
+def _content(repo: Repo, output: Output, name: str) -> bytes:
+    fetch = "dvc pull" if name == WORKSPACE else f"git checkout {name} && dvc pull"
+    missing = MedtuneError(
+        f"{name}: {RESULTS} is neither here nor in the cache or the remote; where the run was made, run "
+        f"`dvc push`, then here `{fetch}`"
+    )
+    try:
+        if name == WORKSPACE:
+            return Path(output.fs_path).read_bytes()
+        with repo.dvcfs.open(repo.dvcfs.from_os_path(output.fs_path), "rb") as file:
+            return file.read()
+    except (OSError, DvcException):
+        raise missing from None
+
+
+def _not_its_own(repo: Repo, stage: PipelineStage, outputs: dict[str, Output]) -> Iterator[str]:
+    """What a stage, or one whose outputs it reads, depends on and is not what its run has read."""
+    if stage.changed_stage():
+        yield f"command in dvc.yaml ({stage.addressing})"
+    for dependency in stage.deps:
+        source = outputs.get(dependency.fs_path)
+        if isinstance(dependency, ParamsDependency):
+            yield from (f"{name} in params.yaml" for name in _names(dependency))
+        elif source is None or not source.use_cache:
+            if dependency.workspace_status():
+                yield dependency.def_path
+        elif source.hash_info != dependency.hash_info:
+            yield dependency.def_path
+        if source is None:
+            continue
+        if source.stage.name == CODE_STAGE:
+            yield from _other_code(repo, source)
+        else:
+            yield from _not_its_own(repo, source.stage, outputs)
+
+
+def _names(dependency: ParamsDependency) -> list[str]:
+    changed = dependency.workspace_status()
+    return [name for file in changed.values() for name in (file if isinstance(file, dict) else [file])]
+
+
+def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
+    """The digest file, if the code there has another meaning; code that was not touched is not read."""
+    code = [one for one in digest_file.stage.deps if one.def_path in READ_AS_CODE]
+    if not any(one.workspace_status() for one in code):
+        return
+    params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
+    written = json.loads(_text(repo, digest_file.fs_path))
+    with TemporaryDirectory() as folder:
+        for path in (path for one in code for path in _files(repo, one.fs_path)):
+            write_text(Path(folder) / repo.fs.relpath(path, repo.root_dir), _text(repo, path))
+        entry_point = f"stages.{Path(digest_file.def_path).stem}"
+        meant = digest(entry_point, quantised=is_quantised(params), root=Path(folder))
+    if meant != written:
+        yield f"code ({digest_file.def_path})"
+
+
+def _files(repo: Repo, path: str) -> list[str]:
+    if not repo.fs.isdir(path):
+        return [path]
+    return [file for file in repo.fs.find(path) if file.endswith(".py")]
+
+
+def _text(repo: Repo, path: str) -> str:
+    with repo.fs.open(path, "r", encoding="utf-8") as file:
+        return str(file.read())

@@ -1,0 +1,163 @@
+"""Reading predictions: what `evaluate` has written, and anybody's.
+
+`metrics/evaluation_results.json` is of the first kind. A JSONL file from elsewhere has a line for each:
+
+    {"question": "Is fever a symptom?", "ground_truth": "yes", "prediction": "Yes, it is."}
+
+with `id` or `question`, `ground_truth` or `answers` (a list of right ones), `prediction`, and optionally
+`kind`, `group`, `context`, `choices` and `log_likelihoods` (of the choices, in nats).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
+
+from medtune.core.answers import AnswerText
+from medtune.core.errors import MedtuneError, plain_words
+from medtune.core.examples import Example, Text
+from medtune.evaluate.choices import RULES, pick
+
+KIND = "questions"
+"""Of predictions that name none."""
+Given = tuple[Example, AnswerText]
+"""What was asked, with what is right, and what was answered."""
+
+
+def read_results(text: str, name: str) -> list[Given]:
+    """The predictions in the text of a file called `name`: JSON as `evaluate` writes it, or JSONL.
+
+    Raises MedtuneError that names the line (or the number of the result) and the field.
+    """
+    rows = list(_rows(text, name))
+    if not rows:
+        raise MedtuneError(f"{name}: holds no prediction; expected one JSON object a line")
+    found, places = [], dict[str, str]()
+    for where, content in rows:
+        example, answer = _given(content, where)
+        if example.id in places:
+            hint = "" if "id" in content else " (give each its own `id`)"
+            raise MedtuneError(f"{where}: '{example.id}' is answered in {places[example.id]} too{hint}")
+        places[example.id] = where.removeprefix(f"{name}, ")
+        found.append((example, answer))
+    return found
+
+
+def _strict(text: str) -> Any:
+    """JSON without what JSON does not have: NaN, and one field twice."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(name for name, _ in pairs)
+        if repeated := [name for name, times in counts.items() if times > 1]:
+            raise ValueError(f"the field '{repeated[0]}' stands there twice")
+        return dict(pairs)
+
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+
+
+def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Where each row stands, and the row."""
+    text = text.removeprefix("\ufeff")
+    if name.endswith(".json"):
+        try:
+            rows = _strict(text)["results"]
+        except (ValueError, KeyError, TypeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise MedtuneError(
+                f"{name}: not the predictions that `evaluate` wrote ({what}); run `dvc repro` to make it or "
+                "`dvc pull` to fetch it"
+            ) from None
+        yield from ((f"{name}, result {number}", row) for number, row in enumerate(rows, start=1))
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"{name}, line {number}", _strict(line)
+            except ValueError as error:
+                raise MedtuneError(f"{name}, line {number}: not JSON: {error}") from None
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    prediction: str
+    id: Annotated[Text, BeforeValidator(_as_text)] | None = None
+    question: Text | None = None
+    ground_truth: Text | None = None
+    answers: list[Text] | None = None
+    kind: Text = KIND
+    group: Annotated[Text, BeforeValidator(_as_text)] | None = None
+    context: Text | None = None
+    choices: list[Text] | None = None
+    log_likelihoods: list[FiniteFloat] | dict[str, FiniteFloat] | None = None
+    truncated: bool = False
+
+    @property
+    def example(self) -> Example:
+        """What was asked; raises ValueError where that cannot be told."""
+        name = self.id or self.question
+        right = [*([self.ground_truth] if self.ground_truth else []), *(self.answers or [])]
+        if name is None:
+            raise ValueError("either `id` or `question` is needed")
+        if not right:
+            raise ValueError("either `ground_truth` or `answers`, with one at the least, is needed")
+        return Example(
+            id=name,
+            question=self.question or name,
+            answer=right[0],
+            answers=list(dict.fromkeys(right[1:])) or None,
+            kind=self.kind,
+            # Without groups each question is one.
+            group=self.group or name,
+            context=self.context,
+            choices=self.choices,
+        )
+
+    @property
+    def likelihoods(self) -> list[float] | None:
+        """In the order of the choices."""
+        if self.log_likelihoods is None:
+            return None
+        choices, given = self.choices or [], self.log_likelihoods
+        if len(given) != len(choices) or (isinstance(given, dict) and given.keys() != set(choices)):
+            raise ValueError("`log_likelihoods` must have one for each of `choices`")
+        values = [given[choice] for choice in choices] if isinstance(given, dict) else given
+        if self.prediction not in {choices[pick(choices, values, rule)] for rule in RULES}:
+            raise ValueError("`prediction` is not the likeliest choice")
+        return values
+
+
+WRITTEN = frozenset(["correct", "match_type", "token_f1", "chrf", "nearest", "unquantized"])
+"""What `evaluate` writes beside: judged anew, it is not read."""
+
+
+def _given(content: Any, where: str) -> Given:
+    if not isinstance(content, Mapping):
+        raise MedtuneError(f"{where}: expected a JSON object with {', '.join(_Row.model_fields)}")
+    for field in content:
+        # Other fields may be there for other purposes; one that is nearly right was meant for this one.
+        close = get_close_matches(field.lower(), _Row.model_fields, cutoff=0.8)
+        if field not in _Row.model_fields and field not in WRITTEN and close:
+            raise MedtuneError(f"{where}: unknown field '{field}'; did you mean '{close[0]}'?")
+    try:
+        row = _Row.model_validate(content)
+        return row.example, AnswerText(
+            text=row.prediction, tokens=0, truncated=row.truncated, log_likelihoods=row.likelihoods
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][:1])
+        subject = f"the field '{field}' " if field else ""
+        raise MedtuneError(f"{where}: {subject}{plain_words(first['msg'])}") from None
+    except ValueError as error:
+        raise MedtuneError(f"{where}: {error}") from None
