@@ -14,6 +14,7 @@ from medtune.commands.score import judge_given, rules
 from medtune.commands.tables import as_markdown, as_text, one_line
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
+from medtune.core.yaml_file import read_yaml
 from medtune.evaluate.alignment import Alignment, align
 from medtune.evaluate.comparison import METRICS, compare
 from medtune.evaluate.confusion import by_answer
@@ -67,8 +68,12 @@ def make_diff(before: str, after: str = WORKSPACE, *, common: bool = False) -> D
     aligned = align(*sides, names, common=common)
     params = rules()
     one, other = (judge_given(side, params) for side in (aligned.before, aligned.after))
-    tolerated = DiffParams.load() if PARAMS_FILE.exists() else DiffParams()
-    return Diff(names, aligned, one, other, compare(one, other, params.seed), params, tolerated)
+    return Diff(names, aligned, one, other, compare(one, other, params.seed), params, _tolerated())
+
+
+def _tolerated() -> DiffParams:
+    content = read_yaml(PARAMS_FILE) if PARAMS_FILE.exists() else {}
+    return DiffParams.of(content) if DiffParams.name in content else DiffParams()
 
 
 def diff_as_json(diff: Diff) -> str:

@@ -20,7 +20,7 @@ from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import parse_yaml
 from medtune.data.params import DataParams
-from medtune.evaluate.params import EvaluateParams
+from medtune.evaluate.params import DiffParams, EvaluateParams
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
@@ -33,6 +33,7 @@ SECTION_TYPES: tuple[type[Section], ...] = (
     FinetuneParams,
     AnswerParams,
     EvaluateParams,
+    DiffParams,
 )
 SCHEMA_FILE = Path("params.schema.json")
 WIDTH = 110

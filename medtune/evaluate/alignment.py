@@ -80,7 +80,8 @@ def _joined_groups(pairs: Iterable[tuple[Example, Example]]) -> dict[str, str]:
     for one, other in pairs:
         graph.add_edges_from([(("id", one.id), ("a", one.group)), (("id", one.id), ("b", other.group))])
     return {
-        name: min(group for side, group in component if side != "id")
+        # One name may be a group of either side, and another fact there.
+        name: min(f"{side}: {group}" for side, group in component if side != "id")
         for component in nx.connected_components(graph)
         for kind, name in component
         if kind == "id"

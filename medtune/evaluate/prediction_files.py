@@ -66,7 +66,7 @@ def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:
     text = text.removeprefix("\ufeff")
     if name.endswith(".json"):
         try:
-            rows = _strict(text)["results"]
+            rows = list(_strict(text)["results"])
         except (ValueError, KeyError, TypeError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise MedtuneError(
@@ -115,7 +115,7 @@ class _Row(BaseModel):
             id=name,
             question=self.question or name,
             answer=right[0],
-            answers=list(dict.fromkeys(right[1:])) or None,
+            answers=[text for text in dict.fromkeys(right) if text != right[0]] or None,
             kind=self.kind,
             # Without groups each question is one.
             group=self.group or name,

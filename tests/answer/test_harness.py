@@ -18,7 +18,7 @@ from medtune.data import ontology
 from medtune.data.params import DataParams
 from medtune.evaluate.choices import RULES, Ballot, choice_figures, pick
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.summary import judge
+from medtune.evaluate.predictions import judge
 from medtune.model.base import base_folder, load_model, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams

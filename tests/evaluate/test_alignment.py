@@ -1,0 +1,71 @@
+import pytest
+
+from medtune.core.answers import AnswerText
+from medtune.core.errors import MedtuneError
+from medtune.evaluate.alignment import align
+from medtune.evaluate.prediction_files import Given
+from tests.conftest import example
+
+NAMES = ("A", "B")
+
+
+def given(name: str, **fields: object) -> Given:
+    return example(id=name, **fields), AnswerText(text="x", tokens=0, truncated=False)
+
+
+def test_questions_are_paired_by_id_in_whatever_order_they_come() -> None:
+    found = align([given("1"), given("2")], [given("2"), given("1")], NAMES, common=False)
+    assert [one.id for one, _ in found.before] == [one.id for one, _ in found.after] == ["1", "2"]
+    assert found.left_out == 0
+
+
+def test_the_order_of_choices_makes_no_other_question() -> None:
+    ours = given("1", choices=["a", "b"], answer="a")
+    theirs = given("1", choices=["b", "a"], answer="a")
+    found = align([ours], [theirs], NAMES, common=False)
+    assert found.after[0][0].choices == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"question": "What is a cold?"},
+        {"answer": "other"},
+        {"context": "Given."},
+        {"kind": "other"},
+        {"choices": ["a", "b"], "answer": "a"},
+        {"answers": ["more"]},
+    ],
+)
+def test_one_id_with_another_question_is_not_one_question(fields: dict[str, object]) -> None:
+    ours, theirs = [given("1"), given("2")], [given("1", **fields), given("2")]
+    with pytest.raises(
+        MedtuneError, match=r"1 with one id that read differently.*--common compares the 1 that"
+    ):
+        align(ours, theirs, NAMES, common=False)
+    found = align(ours, theirs, NAMES, common=True)
+    assert ([one.id for one, _ in found.before], found.differing, found.left_out) == (["2"], 1, 1)
+
+
+def test_other_test_sets_are_refused_unless_the_common_questions_are_asked_for() -> None:
+    ours, theirs = [given("1"), given("2"), given("3")], [given("2"), given("4")]
+    with pytest.raises(
+        MedtuneError, match=r"A and B answer different test questions: 2 only in A, 1 only in B; --"
+    ):
+        align(ours, theirs, NAMES, common=False)
+    assert align(ours, theirs, NAMES, common=True).only == (2, 1)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_nothing_in_common_is_nothing_to_compare(common: bool) -> None:
+    with pytest.raises(MedtuneError, match="A and B have no question in common"):
+        align([given("1")], [given("2")], NAMES, common=common)
+
+
+def test_what_either_side_takes_for_one_fact_is_one_group() -> None:
+    ours = [given("1", group="a"), given("2", group="a"), given("3", group="b"), given("4", group="c")]
+    theirs = [given("1", group="x"), given("2", group="y"), given("3", group="y"), given("4", group="a")]
+    found = align(ours, theirs, NAMES, common=False)
+    groups = [one.group for one, _ in found.before]
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+    assert groups == [one.group for one, _ in found.after]
