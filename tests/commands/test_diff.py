@@ -104,8 +104,7 @@ def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def write(path: Path, right: int, n: int = 60) -> str:
     rows = [
-        {"id": str(i), "ground_truth": "yes", "prediction": "yes" if i < right else "no"} | fields
-        for i in range(n)
+        {"id": str(i), "ground_truth": "yes", "prediction": "yes" if i < right else "no"} for i in range(n)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     return str(path)

@@ -52,10 +52,7 @@ def test_kinds_groups_and_few_answers_are_seen() -> None:
 
 
 def test_choices_are_right_to_the_letter_and_what_is_none_of_them_is_counted() -> None:
-    choices = {"choices": ["O+", "O-"]}
-    scored = score_file(
-        write(row("O+", "O-", **choices), row("O+", "O+", **choices), row("O+", "O", **choices))
-    )
+    scored = score_file(write(*(row("O+", text, choices=["O+", "O-"]) for text in ("O-", "O+", "O"))))
     assert [one.correct for one in scored.predictions] == [False, True, False]
     assert "1 of 3 predictions are none of their `choices`: they count as incorrect" in scored.notices
     assert "token_f1" not in scored.figures["all"]
