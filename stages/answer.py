@@ -5,7 +5,8 @@
 
 Both ask the same questions with the same system prompt, in float32: of a question's choices the likeliest is
 picked, a question without choices is answered greedily. With a quantised base (compute.quantization) the
-adapter is asked on it, as it was trained, and then on the base as it is. Nothing is scored here.
+adapter is asked on it, as it was trained, and then on the base as it is. A question that the model's context
+has no room for, with its longest answer, is not asked but listed. Nothing is scored here.
 Params: model, prompt, compute, answer.
 """
 
@@ -59,9 +60,10 @@ def main(run: Run) -> None:
     params, stage = settings.answer, run.stage
     adapter = ADAPTER if stage == TUNED else None
     examples = run.examples(TEST)
-    selected = [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
+    drawn = [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
 
     answerer = Answerer.build(settings, adapter)
+    selected, too_long = answerer.fitting(drawn)
     device, dtype = answerer.model.device, answerer.model.dtype
     record = run.record() | {"base_model": describe_base(settings.model)}
     quantised = settings.compute.quantization is not None
@@ -82,15 +84,22 @@ def main(run: Run) -> None:
             return
 
         run.confirm()
-        ids = [example.id for example in selected]
-        answers.write_answers(stage.outputs[0], answers.without_code(record), ids, given, unquantized)
+        answers.write_answers(
+            stage.outputs[0],
+            answers.without_code(record),
+            [example.id for example in selected],
+            given,
+            unquantized,
+            too_long=[example.id for example in too_long],
+        )
     record_environment(stage.name, environment)
     tokens = sum(answer.tokens for answer in given)
     record_timing(stage.name, log.seconds, tokens, device_memory_peak(device))
     cut = sum(answer.truncated for answer in given)
+    left_out = f", {len(too_long)} left out as longer than the model's context" if too_long else ""
     print(
-        f"{stage.name}: {len(given)} questions answered, {cut} cut off at {params.max_new_tokens} tokens, in "
-        f"{stage.outputs[0]}"
+        f"{stage.name}: {len(given)} questions answered, {cut} cut off at {params.max_new_tokens} tokens"
+        f"{left_out}, in {stage.outputs[0]}"
     )
 
 

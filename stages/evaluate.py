@@ -61,7 +61,8 @@ def main(run: Run) -> None:
     tuned = judge(selected, tuned_answers.given, params)
     unquantized = judge(selected, tuned_answers.unquantized, params) if tuned_answers.unquantized else None
     figures = headline(base, tuned, params)
-    by_kind = details(base, tuned, unquantized, params)
+    too_long = len(tuned_answers.too_long)
+    by_kind = details(base, tuned, unquantized, params) | {"too_long": too_long}
     card = model_card(
         tuned_answers.record,
         read_json(ADAPTER_CONFIG),
@@ -80,6 +81,8 @@ def main(run: Run) -> None:
     write_text(CARD, card)
     record_timing(STAGE.name, time.monotonic() - start)
     print(describe(figures, by_kind))
+    if too_long:
+        print(f"{too_long} questions left out: with an answer they are longer than the model's context")
     print("compare with the last commit: dvc metrics diff; look: dvc plots show; ask: medtune ask QUESTION")
 
 

@@ -15,28 +15,34 @@ def paired(examples: Sequence[Example], test: Path, base: Answers, tuned: Answer
     """Indices of the test questions that both answer; refuse answers that cannot be compared.
 
     They have to be to the questions of the file `test`, to those and no others that their own parameters
-    draw from it, and of one base model asked in one way.
+    draw from it, and of one base model asked in one way. Questions that were too long to be asked have to be
+    listed, the same for both.
     """
     sha256 = file_sha256(test)
     for path, answers in ((BASE, base), (TUNED, tuned)):
-        indices = _asked(path, answers.record, examples)
+        drawn = _drawn(path, answers.record, examples)
         if _field(path, answers.record, "inputs", test.as_posix()) != sha256:
             raise MedtuneError(f"{path}: answers the questions of another {test}; run `dvc repro`")
-        wanted = {examples[index].id for index in indices}
-        if missing := sorted(wanted - answers.given.keys()):
+        wanted, known = {examples[index].id for index in drawn}, answers.given.keys() | {*answers.too_long}
+        if missing := sorted(wanted - known):
             raise MedtuneError(f"{path}: the question '{missing[0]}' is not answered; run `dvc repro`")
-        if extra := sorted(answers.given.keys() - wanted):
+        if extra := sorted(known - wanted):
             raise MedtuneError(f"{path}: the question '{extra[0]}' was not to be asked; run `dvc repro`")
+        indices = [index for index in drawn if examples[index].id in answers.given]
         for index in indices:
             for given in filter(None, (answers.given, answers.unquantized)):
                 _require_likeliest(path, examples[index], given)
     for key in ("base_model", "parameters"):
         if base.record.get(key) != tuned.record.get(key):
             raise MedtuneError(f"{BASE} and {TUNED} were made with different {key}; run `dvc repro`")
+    if sorted(base.too_long) != sorted(tuned.too_long):
+        raise MedtuneError(f"{BASE} and {TUNED} list different questions as too long; run `dvc repro`")
+    if not indices:
+        raise MedtuneError(f"{TUNED}: holds no answer; run `dvc repro`")
     return indices
 
 
-def _asked(path: Path, record: Mapping[str, Any], examples: Sequence[Example]) -> list[int]:
+def _drawn(path: Path, record: Mapping[str, Any], examples: Sequence[Example]) -> list[int]:
     drawn = _field(path, record, "parameters", "answer")
     try:
         return drawn_indices(examples, drawn["seed"], drawn["examples_per_kind"])

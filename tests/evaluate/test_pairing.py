@@ -56,6 +56,19 @@ def test_honest_answers_pair_in_the_order_of_the_test_split(answers: Content) ->
     assert pair(answers, answers) == drawn_indices(EXAMPLES, 3, 3)
 
 
+def test_questions_that_were_too_long_for_both_are_not_paired(answers: Content) -> None:
+    left_out = answers["answers"].pop(1)["id"]
+    answers["too_long"].append(left_out)
+    assert [EXAMPLES[index].id for index in pair(answers, answers)] == [
+        row["id"] for row in answers["answers"]
+    ]
+    assert read_answers(Path("base.json")).too_long == [left_out]
+    answers["too_long"] += [row["id"] for row in answers["answers"]]
+    answers["answers"] = []
+    with pytest.raises(MedtuneError, match="holds no answer"):
+        pair(answers, answers)
+
+
 def drop(content: Content) -> None:
     del content["answers"][2]
 
@@ -66,6 +79,22 @@ def repeat(content: Content) -> None:
 
 def invent(content: Content) -> None:
     content["answers"].append(dict(content["answers"][0], id="9"))
+
+
+def leave_out(content: Content) -> None:
+    content["too_long"].append(content["answers"].pop()["id"])
+
+
+def leave_out_a_stranger(content: Content) -> None:
+    content["too_long"].append("9")
+
+
+def leave_out_what_is_answered(content: Content) -> None:
+    content["too_long"].append(content["answers"][0]["id"])
+
+
+def leave_out_no_id(content: Content) -> None:
+    content["too_long"].append(3)
 
 
 def other_test(content: Content) -> None:
@@ -112,6 +141,10 @@ def one_likelihood(content: Content) -> None:
         (drop, "is not answered; run `dvc repro`"),
         (repeat, "a question is answered twice"),
         (invent, "the question '9' was not to be asked"),
+        (leave_out, "list different questions as too long"),
+        (leave_out_a_stranger, "the question '9' was not to be asked"),
+        (leave_out_what_is_answered, "is listed as too long, and once more"),
+        (leave_out_no_id, "not the answers that a stage wrote"),
         (other_test, "answers the questions of another data/prepared/test.jsonl"),
         (fewer, "was not to be asked"),
         (other_base, "were made with different base_model"),
