@@ -2,8 +2,8 @@
 
     python -m stages.evaluate
 
-Reads data/prepared/{train,test}.jsonl and metrics/answers-{base,tuned}.json; writes the headline metrics
-(metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
+Reads data/prepared/{train,test}.jsonl and metrics/answers-{base,tuned,shots}.json; writes the headline
+metrics (metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
 (metrics/evaluation_results.json, metrics/baseline_results.json), metrics/accuracy.csv for `dvc plots` and the
 adapter's card. Takes seconds and needs no torch. Params: evaluate.
 """
@@ -17,7 +17,7 @@ from medtune.evaluate.card import model_card
 from medtune.evaluate.lookups import look_up
 from medtune.evaluate.pairing import paired
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.predictions import judge, judged_where_answered
+from medtune.evaluate.predictions import judge
 from medtune.evaluate.results import results
 from medtune.evaluate.summary import (
     accuracy_rows,
@@ -56,6 +56,7 @@ STAGE = Stage(
         TRAINING_DETAILS,
         answers.BASE,
         answers.TUNED,
+        answers.SHOTS,
     ),
     outputs=(HEADLINE, KINDS, DETAILS, ACCURACY, RESULTS, BASE_RESULTS, CARD),
 )
@@ -65,23 +66,21 @@ def main(run: Run) -> None:
     start = time.monotonic()
     params = run.params(EvaluateParams)
     base_answers, tuned_answers = answers.read_answers(answers.BASE), answers.read_answers(answers.TUNED)
+    shots_answers = answers.read_answers(answers.SHOTS)
     examples = run.examples(TEST)
-    indices = paired(examples, TEST, base_answers, tuned_answers)
+    indices = paired(examples, TEST, base_answers, tuned_answers, shots_answers)
 
     selected = [examples[index] for index in indices]
     looked = look_up(selected, run.examples(TRAIN), params)
-    predictions = with_best_lookup(
-        {
-            "base": judge(selected, base_answers.given, params),
-            "tuned": judge(selected, tuned_answers.given, params),
-            **{
-                lookup: judged_where_answered(selected, given, params)
-                for lookup, given in looked.answers.items()
-            },
-        }
-    )
-    unquantized = judge(selected, tuned_answers.unquantized, params) if tuned_answers.unquantized else None
-    found = details(predictions, looked.relatives, unquantized, params)
+    said = {
+        "base": base_answers.given,
+        "tuned": tuned_answers.given,
+        "shots": shots_answers.given,
+        **looked.answers,
+    }
+    predictions = with_best_lookup({model: judge(selected, given, params) for model, given in said.items()})
+    unquantized = judge(selected, tuned_answers.unquantized or {}, params)
+    found = details(predictions, looked.relatives, unquantized, params, too_long=len(tuned_answers.too_long))
     figures = headline(found)
     card = model_card(
         tuned_answers.record,
@@ -101,7 +100,7 @@ def main(run: Run) -> None:
     write_text(CARD, card)
     record_timing(STAGE.name, time.monotonic() - start)
     print(describe(found))
-    print("compare with the last commit: dvc metrics diff; look: dvc plots show; ask: medtune ask QUESTION")
+    print("compare with the last commit: medtune diff HEAD; look: dvc plots show; ask: medtune ask QUESTION")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def main(run: Run) -> None:
     # Sharding brings each process its part; the whole might not fit.
     home = torch.device("cpu") if processes.shard_the_model() and not compute.quantization else device
     base = load_model(model_params, compute, dtype, home)
-    require_context(base, max(training.longest, validation.longest))
+    require_context(base.config, max(training.longest, validation.longest))
     model = attach_lora(base, params.lora, model_params)
 
     record = run.record() | {"base_model": describe_base(model_params)}

@@ -1,8 +1,9 @@
 """A model that answers questions: the base model or, with an adapter, the tuned one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +13,35 @@ from transformers import PreTrainedModel
 from medtune.answer.batches import AnswerLog, answer_in_batches
 from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
-from medtune.answer.params import AnswerParams
+from medtune.answer.params import AnswerParams, Settings
+from medtune.answer.questions import Question
 from medtune.core.answers import AnswerText
+from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
 from medtune.model.adapter import check_adapter, check_record, load_adapter
-from medtune.model.base import base_folder, end_ids, load_model, load_tokenizer, require_context
+from medtune.model.base import (
+    base_folder,
+    context_of,
+    end_ids,
+    load_model,
+    load_tokenizer,
+    require_context,
+)
 from medtune.model.chat import ChatEncoder
-from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
-from medtune.run.params import ComputeParams
-
-
-@dataclass(frozen=True)
-class _Question:
-    """An example's prompt and its choices, if it has any, with their token ids."""
-
-    prompt: list[int]
-    choices: list[tuple[str, list[int]]]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + sum(len(ids) for _, ids in self.choices)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The sections of params.yaml that decide what a model answers."""
-
-    model: ModelParams
-    prompt: PromptParams
-    compute: ComputeParams
-    answer: AnswerParams
-
-    @classmethod
-    def load(cls) -> "Settings":
-        """As params.yaml in the current folder has them."""
-        return cls(ModelParams.load(), PromptParams.load(), ComputeParams.load(), AnswerParams.load())
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers greedily; in float32, if not asked for otherwise."""
+    """Answers greedily; in float32, if not asked for otherwise.
+
+    `shots` are examples by the kind of question that they are shown before.
+    """
 
     model: PreTrainedModel
     encoder: ChatEncoder
     params: AnswerParams
+    shots: Mapping[str, Sequence[Example]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, adapter: Path | str | None = "models/adapter") -> "Answerer":
@@ -89,19 +75,42 @@ class Answerer:
                 model = model.merge_and_unload()
         return cls(model, encoder, settings.answer)
 
+    def fitting(self, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+        """The examples that the model's context has room for, with their longest answer, and the others.
+
+        It is an error if there is room for none.
+        """
+        context = context_of(self.model.config)
+        lengths = [self._longest(self._encode(example)) for example in examples]
+        if examples and min(lengths) > context:
+            raise MedtuneError(
+                f"params.yaml: model.source has a context of {context} tokens, but every question takes more "
+                f"with its answer (the shortest {min(lengths)}); shorten prompt.system or the questions, or "
+                "lower answer.max_new_tokens"
+            )
+        sized = list(zip(examples, lengths, strict=True))
+        return (
+            [example for example, length in sized if length <= context],
+            [example for example, length in sized if length > context],
+        )
+
     def answer(
         self, examples: Sequence[Example], progress: str | None = None, log: AnswerLog | None = None
     ) -> list[AnswerText]:
         """Answer examples in batches; `progress` names a progress bar, `log` keeps finished batches.
 
         Of an example's choices the likeliest is picked (of equally likely ones the first); an example
-        without choices is answered freely.
+        without choices is answered freely. One that the context has no room for is an error (`fitting`
+        tells them apart).
         """
         questions = {index: self._encode(example) for index, example in enumerate(examples)}
-        require_context(self.model, max(map(self._longest, questions.values()), default=0))
+        advice = "lower answer.shots" if self.shots else None
+        require_context(self.model.config, max(map(self._longest, questions.values()), default=0), advice)
         free = {index: question for index, question in questions.items() if not question.choices}
         closed = {index: question for index, question in questions.items() if question.choices}
-        in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, log=log)
+        in_batches = partial(
+            answer_in_batches, batch_size=self.params.batch_size, beginning=attrgetter("beginning"), log=log
+        )
         named = "{}, {}".format if progress and free and closed else lambda name, _: name
         answers = in_batches(free, self._generate, progress=named(progress, "in words"))
         answers |= in_batches(closed, self._choose, progress=named(progress, "by choice"))
@@ -117,16 +126,13 @@ class Answerer:
         example = Example(id="-", question=question, context=context or None, answer="-", kind="-", group="-")
         return self.answer([example])[0]
 
-    def _encode(self, example: Example) -> _Question:
-        choices = [(choice, self.encoder.encode_answer(choice)) for choice in example.choices or ()]
-        return _Question(self.encoder.encode_prompt(example), choices)
+    def _encode(self, example: Example) -> Question:
+        return Question.of(example, self.encoder, self.shots.get(example.kind, ()))
 
-    def _longest(self, question: _Question) -> int:
-        """The most tokens that a question may take with an answer."""
-        choices = [len(ids) for _, ids in question.choices]
-        return len(question.prompt) + (max(choices) if choices else self.params.max_new_tokens)
+    def _longest(self, question: Question) -> int:
+        return question.longest(self.params.max_new_tokens)
 
-    def _generate(self, questions: list[_Question]) -> list[AnswerText]:
+    def _generate(self, questions: list[Question]) -> list[AnswerText]:
         answers = generate_answers(
             self.model,
             [question.prompt for question in questions],
@@ -140,7 +146,7 @@ class Answerer:
             for answer in answers
         ]
 
-    def _choose(self, questions: list[_Question]) -> list[AnswerText]:
+    def _choose(self, questions: list[Question]) -> list[AnswerText]:
         scores = choice_log_likelihoods(
             self.model,
             [question.prompt for question in questions],

@@ -10,9 +10,11 @@ from datasets import Dataset
 from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
 from medtune.answer.params import AnswerParams
+from medtune.answer.questions import Question
+from medtune.answer.shots import drawn_shots
 from medtune.core.examples import drawn_indices, read_jsonl
 from medtune.model.adapter import attach_lora
-from medtune.model.base import base_folder, load_model, load_tokenizer
+from medtune.model.base import base_folder, context_of, load_model, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
@@ -68,19 +70,24 @@ class Trial:
             model = attach_lora(model, FinetuneParams.of(self.content).lora, base_model).eval()
         encoder = ChatEncoder(load_tokenizer(base_folder(base_model)), PromptParams.of(self.content))
         examples = read_jsonl(TEST)
-        drawn = (examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind))
-        asked = [(encoder.encode_prompt(example), example.choices) for example in drawn]
-        asked.sort(key=lambda question: len(question[0]))
-        free = [prompt for prompt, choices in asked if not choices][-params.batch_size :]
-        closed = [(prompt, choices) for prompt, choices in asked if choices][-params.batch_size :]
+        drawn = [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
+        kinds = {example.kind for example in drawn}
+        # The adapter, the only one that is asked on an unquantised base, gets no shots.
+        count = params.shots if quantized else 0
+        shots = drawn_shots(read_jsonl(TRAIN), kinds, params.seed, count)
+        questions = sorted((Question.of(one, encoder, shots[one.kind]) for one in drawn), key=len)
+        context = context_of(model.config)
+        asked = [question for question in questions if question.longest(params.max_new_tokens) <= context]
+        free = [question.prompt for question in asked if not question.choices][-params.batch_size :]
+        closed = [question for question in asked if question.choices][-params.batch_size :]
         if free:
             # Rows that are alike but for their last token fill the cache at the price of one row.
             full = [[0] * (max(map(len, free)) + params.max_new_tokens - 1)] * len(free)
             for prompts in (free, full):
                 generate_answers(model, prompts, end_ids=(), max_new_tokens=1)
         if closed:
-            encoded = [[encoder.encode_answer(choice) for choice in choices] for _, choices in closed]
-            choice_log_likelihoods(model, [prompt for prompt, _ in closed], encoded)
+            encoded = [[ids for _, ids in question.choices] for question in closed]
+            choice_log_likelihoods(model, [question.prompt for question in closed], encoded)
 
     @staticmethod
     def _largest_batch(encoder: ChatEncoder, params: FinetuneParams) -> Dataset:

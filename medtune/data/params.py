@@ -30,11 +30,14 @@ class DataParams(Section):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Of the source file; one with another hash is refused. Optional for a JSONL file, which DVC tracks."""
     seed: int = Field(ge=0, lt=2**32)
-    """Decides which groups of questions go to which split, and which questions are drawn."""
+    """Decides which groups of questions go to which split, which are drawn, and orders of choices."""
     validation: float = Field(gt=0, lt=1)
     """Share of the groups that goes to validation. A group: questions about one fact, never in two splits."""
     test: float = Field(gt=0, lt=1)
     """Share of the groups that goes to the test; what neither share takes is for training."""
+    shuffle_choices: bool = True
+    """Put each question's choices in an order drawn by the seed and its id, in training and test alike: a
+    liking for a position gains nothing. false keeps the file's order, as for "all of the above"."""
     kinds: dict[str, KindParams] = Field(min_length=1)
     """The kinds of question by name, each with `question`, its wording with {term} for the subject (ontology
     only), and `train`, `validation` and `test`: at most so many examples, null for all there are."""

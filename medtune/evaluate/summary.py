@@ -42,21 +42,22 @@ def with_best_lookup(predictions: Predictions) -> dict[str, Sequence[Prediction]
         ]
         if rivals:
             best |= {one.example.id: one for one in max(rivals, key=accuracy)}
-    found = dict(predictions)
+    found = {model: some for model, some in predictions.items() if some}
     return found | ({LOOKUP: [best[name] for name in order if name in best]} if best else {})
 
 
 def details(
     predictions: Predictions,
     relatives: Sequence[Relative | None],
-    unquantized: Sequence[Prediction] | None,
+    unquantized: Sequence[Prediction],
     params: EvaluateParams,
+    too_long: int = 0,
 ) -> dict[str, Any]:
     """The content of `metrics/details.json`: figures with intervals, over all examples and for each kind.
 
     The same once more for questions with and without a near relative in training (those of `relatives`, in
     the order of the tuned model's), then the comparisons of the tuned model. `unquantized` are the tuned
-    model's predictions on the unquantised base: how far do they drift?
+    model's predictions on the unquantised base: how far do they drift? `too_long` questions were not asked.
     """
     tuned = predictions[TUNED]
     near = {
@@ -77,7 +78,8 @@ def details(
         for opponent in OPPONENTS
         if opponent in predictions
     }
-    if unquantized is not None:
+    found["too_long"] = too_long
+    if unquantized:
         pairs = zip(tuned, unquantized, strict=True)
         same = sum(one.answer.text == other.answer.text for one, other in pairs) / len(tuned)
         found["unquantized"] = figures(unquantized, params) | {"same_answers": same}
@@ -147,6 +149,8 @@ def _described(found: Mapping[str, Any]) -> Iterator[str]:
     if "unquantized" in found:
         same = found["unquantized"]["same_answers"]
         yield f"on the unquantised base {same:.0%} of the answers are the same"
+    if found["too_long"]:
+        yield f"{found['too_long']} questions left out: with an answer they exceed the model's context"
     far = found["no_near_relative"]["all"]
     if TUNED in far and "near_relative" in found and TUNED in found["near_relative"]["all"]:
         lookup = f", best lookup {far[LOOKUP]['accuracy']:.1%}" if LOOKUP in far else ""

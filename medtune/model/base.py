@@ -24,6 +24,7 @@ from transformers import (
     BitsAndBytesConfig,
     GenerationConfig,
     GgufConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -101,13 +102,19 @@ def end_ids(model: PreTrainedModel) -> list[int]:
     return found if isinstance(found, list) else [] if found is None else [found]
 
 
-def require_context(model: PreTrainedModel, tokens: int) -> None:
-    """Refuse a text of so many tokens if the model was made for fewer: what it says then is no answer."""
-    context = model.config.max_position_embeddings
+def context_of(config: PretrainedConfig) -> int:
+    """How many tokens a model was made for: what it says to more is no answer."""
+    return int(config.max_position_embeddings)
+
+
+def require_context(config: PretrainedConfig, tokens: int, advice: str | None = None) -> None:
+    """Refuse a text of so many tokens if the model was made for fewer."""
+    context = context_of(config)
     if tokens > context:
         raise MedtuneError(
             f"params.yaml: model.source has a context of {context} tokens, but the longest question takes "
-            f"{tokens} with its answer; shorten it, or lower finetune.max_length or answer.max_new_tokens"
+            f"{tokens} with its answer; "
+            + (advice or "shorten it, or lower finetune.max_length or answer.max_new_tokens")
         )
 
 

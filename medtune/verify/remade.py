@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from medtune.answer.params import AnswerParams
+from medtune.answer.questions import Question
+from medtune.answer.shots import drawn_shots, shots_record
 from medtune.core import answers
 from medtune.core.errors import MedtuneError
-from medtune.core.examples import read_jsonl
+from medtune.core.examples import Example, drawn_indices, read_jsonl
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import ENVIRONMENT_FILE, TIMING_FILE, read_json, write_json
 from medtune.core.section import PARAMS_FILE
 from medtune.model.adapter import ADAPTER_FILES, CONFIG, WEIGHTS, attach_lora, publish_adapter, save_adapter
-from medtune.model.base import base_folder, describe_base, load_tokenizer
+from medtune.model.base import base_folder, context_of, describe_base, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.lock_file import read_lock
@@ -75,13 +77,24 @@ def check_record() -> None:
 
 def check_answers() -> None:
     """Whether the answers say that they were given to these questions, by this base model and adapter."""
-    for stage, path in (("answer-base", answers.BASE), ("answer-tuned", answers.TUNED)):
+    asked = {"answer-base": answers.BASE, "answer-tuned": answers.TUNED}
+    if AnswerParams.load().shots:
+        asked["answer-shots"] = answers.SHOTS
+    else:
+        require_equal(answers.SHOTS, json_file(answers.SHOTS), {"record": {}, "too_long": [], "answers": []})
+    for stage, path in asked.items():
         found, expected = json_file(path), answers.without_code(_went_into(stage))
+        if stage == "answer-shots":
+            expected |= _shots_shown()
         require_equal(path, found.get("record"), expected)
         compute, answer = (expected["parameters"][section] for section in ("compute", "answer"))
         two_bases = stage == "answer-tuned" and compute["quantization"] is not None and answer["unquantized"]
         if any(("unquantized" in row) != two_bases for row in found["answers"]):
             raise MedtuneError(f"{path}: 'unquantized' is not what compute and answer in params.yaml ask for")
+    too_long = _too_long()
+    for path in asked.values():
+        if json_file(path).get("too_long") != too_long:
+            raise MedtuneError(f"{path}: 'too_long' does not list what the model's context has no room for")
 
 
 def check_adapter() -> None:
@@ -168,6 +181,29 @@ def _went_into(stage: str) -> dict[str, Any]:
     }
 
 
+def _too_long() -> list[str]:
+    """The ids of the questions that were to be asked but that the model's context has no room for."""
+    model, longest_answer = ModelParams.load(), AnswerParams.load().max_new_tokens
+    encoder = ChatEncoder(load_tokenizer(base_folder(model)), PromptParams.load())
+    context = context_of(_config(model))
+    return [
+        example.id for example in _asked() if Question.of(example, encoder).longest(longest_answer) > context
+    ]
+
+
+def _shots_shown() -> Mapping[str, Any]:
+    """What the record of the answers with shots says of these."""
+    params, kinds = AnswerParams.load(), {example.kind for example in _asked()}
+    training = read_jsonl(PREPARED / "train.jsonl")
+    return shots_record(drawn_shots(training, kinds, params.seed, params.shots))
+
+
+def _asked() -> list[Example]:
+    """The test questions that params.yaml draws."""
+    params, examples = AnswerParams.load(), read_jsonl(PREPARED / "test.jsonl")
+    return [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
+
+
 def _history() -> TrainingResult:
     """What the last checkpoint says of the whole training."""
     steps = [int(path.name.removeprefix("checkpoint-")) for path in CHECKPOINTS.glob("checkpoint-*")]
@@ -194,10 +230,13 @@ def _history() -> TrainingResult:
 def _untrained() -> PeftModel:
     """The base model with the adapter that params.yaml asks for: shapes alone, no weights."""
     model = ModelParams.load()
-    config = AutoConfig.from_pretrained(base_folder(model), local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config)
+        base = AutoModelForCausalLM.from_config(_config(model))
     return attach_lora(base, FinetuneParams.load().lora, model)
+
+
+def _config(model: ModelParams) -> PretrainedConfig:
+    return AutoConfig.from_pretrained(base_folder(model), local_files_only=True, trust_remote_code=False)
 
 
 def _shapes(weights: Path) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def test_honest_answers_pair_in_the_order_of_the_test_split(answers: Content) ->
     assert pair(answers, answers) == drawn_indices(EXAMPLES, 3, 3)
 
 
+def test_questions_that_were_too_long_for_both_are_not_paired(answers: Content) -> None:
+    left_out = answers["answers"].pop(1)["id"]
+    answers["too_long"].append(left_out)
+    assert [EXAMPLES[index].id for index in pair(answers, answers)] == [
+        row["id"] for row in answers["answers"]
+    ]
+    assert read_answers(Path("base.json")).too_long == [left_out]
+    answers["too_long"] += [row["id"] for row in answers["answers"]]
+    answers["answers"] = []
+    with pytest.raises(MedtuneError, match="holds no answer"):
+        pair(answers, answers)
+
+
 def drop(content: Content) -> None:
     del content["answers"][2]
 
@@ -66,6 +79,22 @@ def repeat(content: Content) -> None:
 
 def invent(content: Content) -> None:
     content["answers"].append(dict(content["answers"][0], id="9"))
+
+
+def leave_out(content: Content) -> None:
+    content["too_long"].append(content["answers"].pop()["id"])
+
+
+def leave_out_a_stranger(content: Content) -> None:
+    content["too_long"].append("9")
+
+
+def leave_out_what_is_answered(content: Content) -> None:
+    content["too_long"].append(content["answers"][0]["id"])
+
+
+def leave_out_no_id(content: Content) -> None:
+    content["too_long"].append(3)
 
 
 def other_test(content: Content) -> None:
@@ -112,6 +141,10 @@ def one_likelihood(content: Content) -> None:
         (drop, "is not answered; run `dvc repro`"),
         (repeat, "a question is answered twice"),
         (invent, "the question '9' was not to be asked"),
+        (leave_out, "list different questions as too long"),
+        (leave_out_a_stranger, "the question '9' was not to be asked"),
+        (leave_out_what_is_answered, "is listed as too long, and once more"),
+        (leave_out_no_id, "not the answers that a stage wrote"),
         (other_test, "answers the questions of another data/prepared/test.jsonl"),
         (fewer, "was not to be asked"),
         (other_base, "were made with different base_model"),
@@ -131,6 +164,52 @@ def test_tampered_answers_are_refused(
     with pytest.raises(MedtuneError) as error:
         pair(answers, tampered)
     assert expected in str(error.value)
+
+
+def with_shots(content: Content, number: int) -> Content:
+    changed = deepcopy(content)
+    changed["record"]["parameters"]["answer"]["shots"] = number
+    return changed
+
+
+NOTHING: Content = {"record": {}, "too_long": [], "answers": []}
+
+
+def pair_all(content: Content, shots: Content) -> list[int]:
+    for name, one in (("base", content), ("shots", shots)):
+        Path(f"{name}.json").write_text(json.dumps(one))
+    same = read_answers(Path("base.json"))
+    return paired(EXAMPLES, TEST, same, same, read_answers(Path("shots.json")))
+
+
+def test_answers_with_shots_pair_and_are_ignored_if_there_are_none(answers: Content) -> None:
+    expected = drawn_indices(EXAMPLES, 3, 3)
+    assert pair_all(answers, NOTHING) == pair_all(with_shots(answers, 0), NOTHING) == expected
+    assert pair_all(with_shots(answers, 2), with_shots(answers, 2)) == expected
+
+
+@pytest.mark.parametrize("tamper", [drop, leave_out, other_test, other_base, unlikely])
+def test_tampered_answers_with_shots_are_refused(answers: Content, tamper: Callable[[Content], None]) -> None:
+    honest = with_shots(answers, 2)
+    tampered = deepcopy(honest)
+    tamper(tampered)
+    with pytest.raises(MedtuneError, match=r"metrics/answers-shots\.json"):
+        pair_all(honest, tampered)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "expected"),
+    [
+        (0, 2, "holds answers, but answer.shots was 0"),
+        (2, None, "its record lacks 'parameters.answer'"),
+        (2, 3, "were made with different parameters"),
+    ],
+)
+def test_answers_with_shots_are_those_that_the_parameters_ask_for(
+    answers: Content, asked: int, given: int | None, expected: str
+) -> None:
+    with pytest.raises(MedtuneError, match=expected):
+        pair_all(with_shots(answers, asked), NOTHING if given is None else with_shots(answers, given))
 
 
 def test_answers_that_are_not_there_or_cut_short_say_what_to_run(answers: Content) -> None:

@@ -6,7 +6,7 @@ from medtune.core.examples import Example
 from medtune.evaluate.figures import figures
 from medtune.evaluate.lookups import Relative
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.predictions import judge, judged_where_answered
+from medtune.evaluate.predictions import judge
 from medtune.evaluate.results import results
 from tests.conftest import example
 
@@ -56,7 +56,7 @@ def test_a_choice_is_never_partly_right_and_has_no_token_f1(likelihoods: list[fl
 
 def test_only_what_is_answered_is_judged_where_a_lookup_answers_some() -> None:
     examples = [example(id=name, kind="other") for name in "abc"]
-    found = judged_where_answered(examples, {"b": said("eye")}, PARAMS)
+    found = judge(examples, {"b": said("eye")}, PARAMS)
     assert [one.example.id for one in found] == ["b"]
 
 

@@ -114,9 +114,9 @@ def test_every_end_token_of_a_model_is_known(tiny_llama: LlamaForCausalLM, tmp_p
 
 
 def test_a_text_longer_than_the_context_is_refused(tiny_llama: LlamaForCausalLM) -> None:
-    base_model.require_context(tiny_llama, 512)
+    base_model.require_context(tiny_llama.config, 512)
     with pytest.raises(MedtuneError, match=r"a context of 512 tokens, but the longest question takes 513"):
-        base_model.require_context(tiny_llama, 513)
+        base_model.require_context(tiny_llama.config, 513)
 
 
 def test_what_lies_beside_the_pinned_files_is_not_loaded(
