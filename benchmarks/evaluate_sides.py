@@ -56,7 +56,15 @@ def choices(count: int) -> dict[str, Any]:
     answers = answerer.answer(examples)
     return {
         "seconds": time.perf_counter() - start,
-        "log_likelihoods": [answer.log_likelihoods for answer in answers],
+        "log_likelihoods": [
+            [
+                text + end
+                for text, end in zip(
+                    answer.log_likelihoods or (), answer.end_log_likelihoods or (), strict=True
+                )
+            ]
+            for answer in answers
+        ],
     }
 
 

@@ -153,9 +153,15 @@ class Answerer:
             [[ids for _, ids in question.choices] for question in questions],
         )
         answers = []
-        for question, likelihoods in zip(questions, scores, strict=True):
-            text, ids = question.choices[likelihoods.index(max(likelihoods))]
+        for question, odds in zip(questions, scores, strict=True):
+            text, ids = question.choices[odds.texts.index(max(odds.texts))]
             answers.append(
-                AnswerText(text=text, tokens=len(ids) - 1, truncated=False, log_likelihoods=likelihoods)
+                AnswerText(
+                    text=text,
+                    tokens=len(ids) - 1,
+                    truncated=False,
+                    log_likelihoods=odds.texts,
+                    end_log_likelihoods=odds.ends,
+                )
             )
         return answers

@@ -24,6 +24,13 @@ TOKENS = 1024
 """Tokens of a pass (padded, the shared ones not counted): more fill memory and make nothing faster."""
 
 
+class Odds(NamedTuple):
+    """Of each choice of a question the log-likelihood of its text, and of the end token there, in nats."""
+
+    texts: list[float]
+    ends: list[float]
+
+
 class _Row(NamedTuple):
     """A question with its choices, each of shape (length,)."""
 
@@ -34,17 +41,18 @@ class _Row(NamedTuple):
 
 def choice_log_likelihoods(
     model: PreTrainedModel, prompts: Sequence[list[int]], choices: Sequence[Sequence[list[int]]]
-) -> list[list[float]]:
-    """For each question the natural logarithm of the probability of each choice as the whole answer.
+) -> list[Odds]:
+    """For each question the natural logarithms of the probabilities of its choices.
 
-    `choices` holds the token ids of each choice with its end token, so that one that begins like another is
-    told from it. The figures are those of a pass for each choice, but for rounding
+    `choices` holds the token ids of each choice with its end token, whose probability is kept apart: it tells
+    a choice from one that goes on from it, and a model that seldom ends an answer there has little of it. The
+    figures are those of a pass for each choice, but for rounding
     (tests/answer/test_choices.py).
     """
     shared = shared_length(prompts)
     prefix = torch.tensor(prompts[0][:shared], dtype=torch.long, device=model.device)
     rows = [_row(prompt[shared:], shared, answers) for prompt, answers in zip(prompts, choices, strict=True)]
-    figures: list[list[float]] = []
+    figures: list[Odds] = []
     with torch.inference_mode():
         for part in _passes(rows):
             answers = choices[len(figures) : len(figures) + len(part)]
@@ -66,7 +74,7 @@ def _passes(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
 
 def _score(
     model: PreTrainedModel, prefix: Tensor, rows: Sequence[_Row], choices: Sequence[Sequence[list[int]]]
-) -> list[list[float]]:
+) -> list[Odds]:
     """Log-likelihoods of the choices of questions that all go on from `prefix`."""
     ids, positions, owners = (
         pad_sequence(list(column), batch_first=True, padding_value=filler).to(model.device)
@@ -85,9 +93,7 @@ def _score(
         mask=additive(_seen(owners, len(prefix)), model.dtype),
     )
     predictions = predicting.sum(dim=1).tolist()
-    return [
-        list(_sums(part, answers)) for part, answers in zip(logits.split(predictions), choices, strict=True)
-    ]
+    return [_odds(part, answers) for part, answers in zip(logits.split(predictions), choices, strict=True)]
 
 
 def _row(prompt: list[int], start: int, choices: Sequence[list[int]]) -> _Row:
@@ -111,10 +117,14 @@ def _seen(owners: Tensor, shared: int) -> Tensor:
     return pad(earlier & ((asked == PROMPT) | (asked == asking)), (shared, 0), value=True).unsqueeze(1)
 
 
-def _sums(logits: Tensor, choices: Sequence[list[int]]) -> Iterator[float]:
+def _odds(logits: Tensor, choices: Sequence[list[int]]) -> Odds:
     """Log-likelihoods of the choices from the logits at the prompt's end and at their own tokens."""
     log_probabilities = logits.float().log_softmax(dim=-1).cpu()
     first, rest = log_probabilities[0], log_probabilities[1:]
+    odds = Odds([], [])
     for choice, own in zip(choices, rest.split([len(choice) - 1 for choice in choices]), strict=True):
         following = own.gather(1, torch.tensor(choice[1:]).unsqueeze(1)).flatten().tolist()
-        yield math.fsum([first[choice[0]].item(), *following])
+        values = [first[choice[0]].item(), *following]
+        odds.texts.append(math.fsum(values[:-1]))
+        odds.ends.append(values[-1])
+    return odds

@@ -29,7 +29,8 @@ SHOTS = Path("metrics/answers-shots.json")
 class AnswerText(BaseModel):
     """An answer, the number of its tokens, and whether the length limit cut it off.
 
-    One that was picked from choices comes with the log-likelihood of each, in nats and in their order.
+    One that was picked from choices comes with the log-likelihood of each, in nats and in their order, and
+    apart from it with that of the end token after it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -38,6 +39,7 @@ class AnswerText(BaseModel):
     tokens: int
     truncated: bool
     log_likelihoods: list[float] | None = None
+    end_log_likelihoods: list[float] | None = None
 
 
 _IDS = TypeAdapter(list[str])

@@ -1,8 +1,8 @@
 """Questions with choices: which one is picked, and how far the model's own odds can be believed.
 
 As `acc` and `acc_norm` of lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness): the
-choice with the highest log-likelihood, as it is or per character, since a long choice has a low one by its
-length alone.
+choice whose text has the highest log-likelihood, as it is or per character, since a long choice has a low one
+by its length alone. Or the likeliest whole answer, which ends where the choice ends.
 """
 
 from collections import Counter
@@ -23,11 +23,22 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Ballot:
-    """The choices of a question, the log-likelihood of each in nats, and the number of the right one."""
+    """The choices of a question, the log-likelihood of each in nats, and the number of the right one.
+
+    `end_log_likelihoods` are those of the end token after each choice; None where they are not known.
+    """
 
     choices: Sequence[str]
     log_likelihoods: Sequence[float]
     right: int
+    end_log_likelihoods: Sequence[float] | None = None
+
+    def pick(self, rule: ChoiceRule) -> int:
+        """The number of the choice that a rule picks; of equally likely ones the first.
+
+        Without the likelihoods of end tokens the whole answers are the texts.
+        """
+        return pick(self.choices, self.log_likelihoods, rule, self.end_log_likelihoods)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -40,27 +51,36 @@ class Ballot:
         return float(((self.probabilities - np.eye(len(self.choices))[self.right]) ** 2).sum())
 
 
-def pick(choices: Sequence[str], log_likelihoods: Sequence[float], rule: ChoiceRule) -> int:
-    """The number of the choice that a rule picks; of equally likely ones the first."""
-    scores = [
-        value / len(choice) if rule == "per_character" else value
-        for choice, value in zip(choices, log_likelihoods, strict=True)
-    ]
+def pick(
+    choices: Sequence[str],
+    log_likelihoods: Sequence[float],
+    rule: ChoiceRule,
+    end_log_likelihoods: Sequence[float] | None = None,
+) -> int:
+    """The number of the choice that a rule picks; see `Ballot.pick`."""
+    ends = end_log_likelihoods or [0.0] * len(choices)
+    scores = list(log_likelihoods)
+    if rule == "per_character":
+        scores = [value / len(choice) for choice, value in zip(choices, scores, strict=True)]
+    elif rule == "whole":
+        scores = [value + end for value, end in zip(scores, ends, strict=True)]
     return scores.index(max(scores))
 
 
 def choice_figures(ballots: Sequence[Ballot]) -> dict[str, Any]:
-    """Accuracy by either rule, Brier score (1950), expected calibration error, and positions.
+    """Accuracy by each rule, Brier score (1950), expected calibration error, and positions.
 
     The formulas are in docs/evaluation.md. Less is better for the Brier score and the calibration error.
     """
-    picked = {rule: [pick(one.choices, one.log_likelihoods, rule) for one in ballots] for rule in RULES}
+    known = all(one.end_log_likelihoods is not None for one in ballots)
+    rules = [rule for rule in RULES if known or rule != "whole"]
+    picked = {rule: [one.pick(rule) for one in ballots] for rule in rules}
     right = [one.right for one in ballots]
-    hits = {rule: [float(a == b) for a, b in zip(picked[rule], right, strict=True)] for rule in RULES}
+    hits = {rule: [float(a == b) for a, b in zip(picked[rule], right, strict=True)] for rule in rules}
     return {
         "choices": len(ballots),
         "chance": mean([1 / len(one.choices) for one in ballots]),
-        **{f"accuracy_{rule}": mean(hits[rule]) for rule in RULES},
+        **{f"accuracy_{rule}": mean(hits[rule]) for rule in rules},
         "brier": mean([one.brier for one in ballots]),
         "calibration_error": calibration_error(
             [float(one.probabilities.max()) for one in ballots], hits["sum"]

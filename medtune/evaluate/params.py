@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat
 
 from medtune.core.section import Section
 
-ChoiceRule = Literal["sum", "per_character"]
+ChoiceRule = Literal["sum", "per_character", "whole"]
 MetricName = Literal["accuracy", "token_f1", "chrf", "brier"]
 
 
@@ -20,8 +20,9 @@ class EvaluateParams(Section):
     partial_f1: float = Field(gt=0, le=1)
     """From this token-F1 on, an answer that is not exact counts as partial, unless it says the opposite."""
     choice_rule: ChoiceRule
-    """The likeliest of a question's choices counts: by its log-likelihood (sum), or by that per character, as
-    long choices are less likely by their length. Both accuracies are in metrics/details.json."""
+    """The likeliest of a question's choices counts: by the log-likelihood of its text (sum), by that per
+    character, as long choices are less likely by their length, or as the whole answer, with the token that
+    ends it. All three accuracies are in metrics/details.json."""
     near_relative: float = Field(gt=0, le=1)
     """From this similarity to a training question of its kind on, a test question has a near relative there:
     figures are given for questions with and without one. The share of common character 4-grams."""

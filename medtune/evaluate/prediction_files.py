@@ -5,7 +5,8 @@
     {"question": "Is fever a symptom?", "ground_truth": "yes", "prediction": "Yes, it is."}
 
 with `id` or `question`, `ground_truth` or `answers` (a list of right ones), `prediction`, and optionally
-`kind`, `group`, `context`, `choices` and `log_likelihoods` (of the choices, in nats).
+`kind`, `group`, `context`, `choices` and `log_likelihoods` (of the choices, in nats; `end_log_likelihoods`:
+of the end token after each).
 """
 
 import json
@@ -100,6 +101,7 @@ class _Row(BaseModel):
     context: Text | None = None
     choices: list[Text] | None = None
     log_likelihoods: list[FiniteFloat] | dict[str, FiniteFloat] | None = None
+    end_log_likelihoods: list[FiniteFloat] | dict[str, FiniteFloat] | None = None
     truncated: bool = False
 
     @property
@@ -124,17 +126,30 @@ class _Row(BaseModel):
         )
 
     @property
-    def likelihoods(self) -> list[float] | None:
-        """In the order of the choices."""
-        if self.log_likelihoods is None:
-            return None
-        choices, given = self.choices or [], self.log_likelihoods
-        if len(given) != len(choices) or (isinstance(given, dict) and given.keys() != set(choices)):
-            raise ValueError("`log_likelihoods` must have one for each of `choices`")
-        values = [given[choice] for choice in choices] if isinstance(given, dict) else given
-        if self.prediction not in {choices[pick(choices, values, rule)] for rule in RULES}:
+    def answer(self) -> AnswerText:
+        """What was answered; raises ValueError where that contradicts itself."""
+        texts = self._in_order("log_likelihoods", self.log_likelihoods)
+        ends = self._in_order("end_log_likelihoods", self.end_log_likelihoods)
+        choices = self.choices or []
+        if texts is None and ends is not None:
+            raise ValueError("`end_log_likelihoods` needs `log_likelihoods` beside it")
+        if texts and self.prediction not in {choices[pick(choices, texts, rule, ends)] for rule in RULES}:
             raise ValueError("`prediction` is not the likeliest choice")
-        return values
+        return AnswerText(
+            text=self.prediction,
+            tokens=0,
+            truncated=self.truncated,
+            log_likelihoods=texts,
+            end_log_likelihoods=ends,
+        )
+
+    def _in_order(self, name: str, given: list[float] | dict[str, float] | None) -> list[float] | None:
+        choices = self.choices or []
+        if given is None:
+            return None
+        if len(given) != len(choices) or (isinstance(given, dict) and given.keys() != set(choices)):
+            raise ValueError(f"`{name}` must have one for each of `choices`")
+        return [given[choice] for choice in choices] if isinstance(given, dict) else given
 
 
 WRITTEN = frozenset(["correct", "match_type", "token_f1", "chrf", "nearest", "unquantized"])
@@ -151,9 +166,7 @@ def _given(content: Any, where: str) -> Given:
             raise MedtuneError(f"{where}: unknown field '{field}'; did you mean '{close[0]}'?")
     try:
         row = _Row.model_validate(content)
-        return row.example, AnswerText(
-            text=row.prediction, tokens=0, truncated=row.truncated, log_likelihoods=row.likelihoods
-        )
+        return row.example, row.answer
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][:1])

@@ -30,7 +30,8 @@ class Prediction:
         example, answer = self.example, self.answer
         if example.choices is None or answer.log_likelihoods is None:
             return None
-        return Ballot(example.choices, answer.log_likelihoods, example.choices.index(example.answer))
+        right = example.choices.index(example.answer)
+        return Ballot(example.choices, answer.log_likelihoods, right, answer.end_log_likelihoods)
 
 
 def judge(
@@ -50,8 +51,10 @@ def predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Pre
     """Score one answer: of choices with likelihoods the pick, of several right answers the closest."""
     if example.choices is not None:
         if answer.log_likelihoods is not None:
-            picked = example.choices[pick(example.choices, answer.log_likelihoods, params.choice_rule)]
-            answer = answer.model_copy(update={"text": picked})
+            number = pick(
+                example.choices, answer.log_likelihoods, params.choice_rule, answer.end_log_likelihoods
+            )
+            answer = answer.model_copy(update={"text": example.choices[number]})
         return Prediction(example, answer, score_choice(answer.text, example.answer))
     is_set = example.kind in params.set_kinds
     scores = [

@@ -52,6 +52,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     for name in ("token_f1", "chrf"):
         if (value := getattr(prediction.score, name)) is not None:
             row[name] = value
-    if answer.log_likelihoods is not None:
-        row["log_likelihoods"] = dict(zip(example.choices or [], answer.log_likelihoods, strict=True))
+    for name in ("log_likelihoods", "end_log_likelihoods"):
+        if (values := getattr(answer, name)) is not None:
+            row[name] = dict(zip(example.choices or [], values, strict=True))
     return row

@@ -53,15 +53,20 @@ def test_the_figures_are_those_of_a_pass_for_each_choice(
         [by_hand(model, prompt, choice) for choice in choices]
         for prompt, choices in zip(prompts, CHOICES, strict=True)
     ]
-    for row, by_passes in zip(figures, expected, strict=True):
-        assert row == pytest.approx(by_passes, abs=1e-4)
+    for odds, by_passes in zip(figures, expected, strict=True):
+        whole = [text + end for text, end in zip(*odds, strict=True)]
+        assert whole == pytest.approx(by_passes, abs=1e-4)
+    for prompt, choices, odds in zip(prompts, CHOICES, figures, strict=True):
+        assert odds.texts == pytest.approx([by_hand(model, prompt, one[:-1]) for one in choices], abs=1e-4)
     assert max(max(row) - min(row) for row in expected) > 1
 
 
 def test_a_question_alone_has_the_figures_it_has_in_a_batch(tiny_llama: LlamaForCausalLM) -> None:
     together = choice_log_likelihoods(tiny_llama, PROMPTS, CHOICES)
     for prompt, choices, figures in zip(PROMPTS, CHOICES, together, strict=True):
-        assert choice_log_likelihoods(tiny_llama, [prompt], [choices])[0] == pytest.approx(figures, abs=1e-4)
+        alone = choice_log_likelihoods(tiny_llama, [prompt], [choices])[0]
+        for values, others in zip(alone, figures, strict=True):
+            assert values == pytest.approx(others, abs=1e-4)
 
 
 @pytest.mark.slow
