@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--all-commits", action="store_true", help="every commit, and what was tried on it")
     runs.add_argument("--json", action="store_true", help="the same for programs, with full names")
     runs.set_defaults(call=_runs)
+    seeds = commands.add_parser("seeds", help="this run with other seeds: how far its figures scatter")
+    seeds.add_argument(
+        "--n", type=int, default=5, help="runs, that of the commit among them (default: %(default)s)"
+    )
+    seeds.add_argument("--json", action="store_true", help="the same for programs, with every value")
+    seeds.set_defaults(call=_seeds)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -135,6 +141,13 @@ def _runs(arguments: argparse.Namespace) -> None:
 
     runs = find_runs(arguments.revisions, commits=arguments.commits, all_commits=arguments.all_commits)
     print(runs_as_json(runs) if arguments.json else describe_runs(runs))
+
+
+def _seeds(arguments: argparse.Namespace) -> None:
+    from medtune.commands.seeds import describe_seeds, seeds_as_json, train_seeds
+
+    found = train_seeds(arguments.n)
+    print(seeds_as_json(found) if arguments.json else describe_seeds(found))
 
 
 def _verify(arguments: argparse.Namespace) -> None:
