@@ -130,9 +130,9 @@ def _means(found: Seeds, bands: Set[str]) -> Iterator[str]:
         yield "band: two runs that differ in finetune.seed alone differ by no more, 95 times of 100."
         yield "Two runs that differ in something else have to differ by more than that to say anything."
     if n < ENOUGH:
-        yield f"{n} runs tell little about a spread, so the band is wide: more of them (--n) make it narrower."
+        yield f"{n} runs tell little about a spread, so the band is wide: more (--n) make it narrower."
     if NONE_SEEN in bands:
-        yield f"{NONE_SEEN}: equal in all {n} runs, which does not say that another seed would change nothing."
+        yield f"{NONE_SEEN}: equal in all {n} runs, which is no proof that a seed changes nothing."
 
 
 def _require_reproduced() -> None:
@@ -154,8 +154,8 @@ def _require_reproduced() -> None:
 def _refuse(changed: Sequence[str]) -> None:
     if str(PARAMS_FILE) in changed and _git("ls-files", str(STASHED)):
         raise MedtuneError(
-            f"a `dvc exp run` that was killed as it began has left its parameters in {PARAMS_FILE}; those of the "
-            f"commit come back with: git restore --source=HEAD --staged --worktree {PARAMS_FILE} {STASHED}"
+            f"a `dvc exp run` that was killed as it began has left its parameters in {PARAMS_FILE}; the "
+            f"commit's come back with: git restore --source=HEAD --staged --worktree {PARAMS_FILE} {STASHED}"
         )
     raise MedtuneError(f"not committed: {', '.join(changed)}; {FIRST_RUN}")
 
@@ -177,8 +177,8 @@ def _only_here() -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MedtuneError(
-                "`medtune seeds`, or an experiment of it, still runs in this folder; wait for it or end it, then "
-                "run this again: it goes on from what is done"
+                "`medtune seeds`, or an experiment of it, still runs in this folder; wait for it or end it, "
+                "then run this again: it goes on from what is done"
             ) from None
         yield lock.fileno()
 
@@ -197,8 +197,8 @@ def _experiment(fingerprint: str, seed: int, lock: int) -> str:
     if made := _find(name, fingerprint, seed):
         return made
     raise MedtuneError(
-        f"seed {seed} did not run to its end; why stands above. What is done is kept: mend that, then the same "
-        "command goes on from there"
+        f"seed {seed} did not run to its end; why stands above. What is done is kept: mend that, then the "
+        "same command goes on from there"
     )
 
 
