@@ -151,8 +151,9 @@ def _seeds(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from medtune.verify.chain import describe_links, require_own_code, uncommitted, verify_chain
+    from medtune.verify.chain import describe_links, require_own_code, verify_chain
     from medtune.verify.rerun import rerun
+    from medtune.verify.uncommitted import uncommitted
 
     require_own_code()
     links, changed = verify_chain(), uncommitted()

@@ -40,7 +40,7 @@ from medtune.evaluate.seeds import (
     trained_seed,
 )
 from medtune.run.lock_file import LOCK_FILE, read_lock
-from medtune.verify.chain import uncommitted
+from medtune.verify.uncommitted import uncommitted
 
 HEADLINE = "metrics/evaluation.json"
 KINDS = "metrics/kinds"
