@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("file", type=Path, help="JSONL: question, ground_truth and prediction in each line")
     score.add_argument("--json", action="store_true", help="the same for programs, with every verdict")
     score.set_defaults(call=_score)
+    seeds = commands.add_parser("seeds", help="this run with other seeds: how far its figures scatter")
+    seeds.add_argument(
+        "--n", type=int, default=5, help="runs, that of the commit among them (default: %(default)s)"
+    )
+    seeds.add_argument("--json", action="store_true", help="the same for programs, with every value")
+    seeds.set_defaults(call=_seeds)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -172,9 +178,17 @@ def _score(arguments: argparse.Namespace) -> None:
     print(score_as_json(scored) if arguments.json else describe_score(scored))
 
 
+def _seeds(arguments: argparse.Namespace) -> None:
+    from medtune.commands.seeds import describe_seeds, seeds_as_json, train_seeds
+
+    found = train_seeds(arguments.n)
+    print(seeds_as_json(found) if arguments.json else describe_seeds(found))
+
+
 def _verify(arguments: argparse.Namespace) -> None:
-    from medtune.verify.chain import describe_links, require_own_code, uncommitted, verify_chain
+    from medtune.verify.chain import describe_links, require_own_code, verify_chain
     from medtune.verify.rerun import rerun
+    from medtune.verify.uncommitted import uncommitted
 
     require_own_code()
     links, changed = verify_chain(), uncommitted()

@@ -6,7 +6,6 @@ parameters gave these checkpoints, and that the models said what stands in the a
 `medtune verify --rerun` (medtune/verify/rerun.py) repeats both.
 """
 
-import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -38,8 +37,6 @@ ON_TRUST = (
     "taken on trust: that the training gave these checkpoints, and that the models gave these answers; "
     "`medtune verify --rerun` repeats both"
 )
-DECIDES = (LOCK_FILE, PIPELINE_FILE, PARAMS_FILE, "requirements", "digests", "medtune", "stages")
-SAYS = ("models/record.json", "metrics", ":!metrics/timing.json", ":!metrics/environment.json")
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,6 @@ def require_own_code() -> None:
     """Refuse to verify a commit with the code of another."""
     if Path.cwd().resolve() != ROOT:
         raise MedtuneError(f"Python imports medtune from {ROOT}, not from this folder; run it in that one")
-
-
-def uncommitted() -> list[str]:
-    """Files that decide or say what is here and are not as the commit has them; none without git."""
-    command = ["git", "status", "--porcelain", "--", *map(str, DECIDES), *SAYS]
-    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    return [line[3:] for line in lines]
 
 
 def _reason(check: Callable[[], None]) -> str | None:

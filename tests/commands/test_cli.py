@@ -24,7 +24,7 @@ def medtune(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 def test_help_names_the_commands_and_imports_no_torch() -> None:
     shown = medtune("--help")
     assert shown.returncode == 0
-    for name in ("ask", "use", "plan", "check", "runs", "verify", "check-remote", "push-runs"):
+    for name in ("ask", "use", "plan", "check", "runs", "seeds", "verify", "check-remote", "push-runs"):
         assert re.search(rf"^    {name}\s", shown.stdout, re.MULTILINE)
     script = (
         "import sys, medtune.commands.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
@@ -71,6 +71,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], expec
         (("check",), "error: params.yaml: no such file; run this in the top folder"),
         (("plan",), "error: params.yaml: no such file; run this in the top folder"),
         (("runs",), "error: DVC cannot list runs here: you are not inside of a DVC repository"),
+        (("seeds",), "error: params.yaml: no such file; run this in the top folder"),
         (("verify",), "error: Python imports medtune from"),
         (("check-remote",), "error: remote (default): you are not inside of a DVC repository"),
         (("push-runs",), "error: remote (default): you are not inside of a DVC repository"),

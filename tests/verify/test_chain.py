@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from medtune.core.errors import MedtuneError
 from medtune.run.lock_file import dvc_md5, entries, read_lock
 from medtune.verify import rerun
-from medtune.verify.chain import LINKS, ON_TRUST, uncommitted, verify_chain
+from medtune.verify.chain import LINKS, ON_TRUST, verify_chain
+from medtune.verify.uncommitted import uncommitted
 from tests.conftest import edit_params
 from tests.project import STAGES, attempt, commit, repro, run
 from tests.tiny import build_tiny_base, create_tiny_project

@@ -1,0 +1,16 @@
+"""What is here and not as the commit has it, among the files that decide or say what a run is."""
+
+import subprocess
+
+from medtune.core.section import PARAMS_FILE
+from medtune.run.lock_file import LOCK_FILE
+
+DECIDES = (str(LOCK_FILE), "dvc.yaml", str(PARAMS_FILE), "requirements", "digests", "medtune", "stages")
+SAYS = ("models/record.json", "metrics", ":!metrics/timing.json", ":!metrics/environment.json")
+
+
+def uncommitted() -> list[str]:
+    """Files that decide or say what is here and are not as the commit has them; none without git."""
+    command = ["git", "status", "--porcelain", "--", *DECIDES, *SAYS]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    return [line[3:] for line in lines]
