@@ -1,0 +1,68 @@
+"""A prediction: an example, what a model or a lookup said to it, and the verdict."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from medtune.core.answers import AnswerText
+from medtune.core.errors import MedtuneError, nearest
+from medtune.core.examples import Example
+from medtune.evaluate.choices import Ballot, pick
+from medtune.evaluate.params import EvaluateParams
+from medtune.evaluate.scoring import RANK, Score, score, score_choice
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer to an example, and its score."""
+
+    example: Example
+    answer: AnswerText
+    score: Score
+
+    @property
+    def correct(self) -> bool:
+        """Whether it counts for the accuracy."""
+        return self.score.match_type == "exact"
+
+    @property
+    def ballot(self) -> Ballot | None:
+        """The odds that a model gave the example's choices, if it has any and they are known."""
+        example, answer = self.example, self.answer
+        if example.choices is None or answer.log_likelihoods is None:
+            return None
+        return Ballot(example.choices, answer.log_likelihoods, example.choices.index(example.answer))
+
+
+def judge(
+    examples: Sequence[Example], answers: Mapping[str, AnswerText], params: EvaluateParams
+) -> list[Prediction]:
+    """Score the answer to each example."""
+    kinds = sorted({example.kind for example in examples})
+    if unknown := sorted(set(params.set_kinds) - set(kinds)):
+        raise MedtuneError(
+            f"params.yaml: evaluate.set_kinds has '{unknown[0]}', a kind that was not asked; "
+            f"{nearest(unknown[0], kinds)}"
+        )
+    return [predict(example, answers[example.id], params) for example in examples]
+
+
+def predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Prediction:
+    """Score one answer: of choices with likelihoods the pick, of several right answers the closest."""
+    if example.choices is not None:
+        if answer.log_likelihoods is not None:
+            picked = example.choices[pick(example.choices, answer.log_likelihoods, params.choice_rule)]
+            answer = answer.model_copy(update={"text": picked})
+        return Prediction(example, answer, score_choice(answer.text, example.answer))
+    is_set = example.kind in params.set_kinds
+    scores = [
+        score(answer.text, right, is_set=is_set, partial_f1=params.partial_f1)
+        for right in example.right_answers
+    ]
+    best = max(scores, key=lambda one: (RANK[one.match_type], one.token_f1))
+    return Prediction(example, answer, best)
+
+
+def by_kind(predictions: Sequence[Prediction]) -> Iterator[tuple[str, list[Prediction]]]:
+    """Every kind in alphabetic order, with its predictions."""
+    for kind in sorted({one.example.kind for one in predictions}):
+        yield kind, [one for one in predictions if one.example.kind == kind]
