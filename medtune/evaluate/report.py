@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 from medtune.evaluate.lookups import Relative
@@ -77,9 +76,9 @@ def report(
     )
     return environment.from_string(_file("report.html.jinja")).render(
         policy=_policy(scripts),
-        style=Markup(_file("report.css")),
-        scripts=[Markup(script) for script in scripts],
-        notice=_emphasised(NOT_MEDICAL_ADVICE),
+        style=_file("report.css"),
+        scripts=scripts,
+        notice=NOT_MEDICAL_ADVICE.split("**"),
         base_model=record.get("base_model", {}).get("source"),
         adapter=record.get("adapter"),
         questions=f"{len(predictions['tuned']):,}",
@@ -119,17 +118,10 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _data(content: Any) -> Markup:
+def _data(content: Any) -> str:
     """JSON that cannot end the element it stands in."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(text.translate(_ESCAPES))
-
-
-def _emphasised(markdown: str) -> Markup:
-    """Text with its parts in double asterisks emphasised."""
-    parts = [Markup("<strong>{}</strong>" if number % 2 else "{}").format(part)
-             for number, part in enumerate(markdown.split("**"))]  # fmt: skip
-    return Markup("").join(parts)
+    return text.translate(_ESCAPES)
 
 
 def _file(name: str) -> str:

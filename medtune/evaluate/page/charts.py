@@ -28,7 +28,8 @@ CONFIG = {
     },
 }
 AS_WIDE_AS_THE_PAGE = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-LINE, GAP = 14, 12
+LABELS = {"labelColor": "var(--text)", "labelPadding": 8, "ticks": False, "domain": False}
+LINE, GAP = 14, 22
 """Pixels of an interval, and between those of two rows."""
 CELL = 26
 """Pixels of a cell of a confusion matrix."""
@@ -60,8 +61,8 @@ def intervals(values: Values, rows: Sequence[str], legend: Sequence[Series], mea
                 "type": "nominal",
                 "sort": list(rows),
                 "title": None,
-                "axis": {"labelLimit": 130, "labelColor": "var(--text)", "ticks": False, "domain": False},
-                "scale": {"paddingInner": 0.25},
+                "axis": LABELS | {"labelLimit": 130},
+                "scale": {"paddingInner": GAP / (len(legend) * LINE + GAP)},
             },
             "yOffset": {"field": "model", "sort": [one.name for one in legend]},
             "color": _color(legend),
@@ -98,7 +99,7 @@ def losses(values: Values, legend: Sequence[Series], text: str) -> Any:
 
 def confusion(values: Values, rows: Sequence[str], columns: Sequence[str], text: str) -> Any:
     """A cell for each pair that occurs: values of `right`, `given`, `count` and `share` of its row."""
-    labels = {"labelLimit": 220, "ticks": False, "domain": False, "labelColor": "var(--text)"}
+    labels = LABELS | {"labelLimit": 220}
     return _spec(text, values) | {
         "width": {"step": CELL},
         "height": {"step": CELL},
@@ -195,7 +196,12 @@ def lengths(values: Values, legend: Sequence[Series], text: str) -> Any:
         "height": 220,
         "mark": {"type": "area", "interpolate": "step-after", "line": True, "fillOpacity": 0.14},
         "encoding": {
-            "x": {"field": "words", "type": "quantitative", "title": "words", "axis": {"grid": False}},
+            "x": {
+                "field": "words",
+                "type": "quantitative",
+                "title": "words",
+                "axis": {"grid": False, "tickMinStep": 1},
+            },
             "y": {
                 "field": "share",
                 "type": "quantitative",

@@ -8,6 +8,8 @@
   const NEITHER = "–";
   const CHANGES = ["lost", "both wrong", "both right", "gained"];
   const TONES = ["bad", "plain", "good"];
+  /* Where only question and verdict have room; a row's details have the rest. */
+  const narrow = window.matchMedia("(max-width: 800px)");
 
   function drawCharts(charts) {
     // `ast` has Vega interpret its expressions: the page's policy lets no text become code.
@@ -88,7 +90,7 @@
       { data: "tuned", title: "Tuned answer", className: "wide", ...text },
       {
         data: "match",
-        title: "Tuned",
+        title: "Verdict",
         className: "short",
         searchable: false,
         type: "num",
@@ -167,6 +169,9 @@
     const announce = () => {
       byId("shown").textContent = `${table.page.info().recordsDisplay.toLocaleString("en")} of ${all} questions`;
     };
+    const fit = () => table.columns(".wide").visible(!narrow.matches);
+    narrow.addEventListener("change", fit);
+    fit();
     table.on("draw", announce);
     table.search.fixed("filters", (text, row) => passes(data.rows[row.number], filters, data));
     announce();

@@ -32,6 +32,7 @@ Scope = tuple[str, Mapping[str, Figures]]
 """What questions: all or a kind; and the figures of each model on them."""
 OTHERS = {"base": "the untuned model", "lookup": "the best lookup"}
 """What the tuned model is compared with, in `comparisons` of metrics/details.json."""
+MATCHES = {"exact_matches": "exact", "partial_matches": "partial", "incorrect": "incorrect"}
 LONGEST = 0.99
 """The share of answers that a histogram of lengths shows in full; longer ones share its last bin."""
 MOST_BINS = 40
@@ -47,8 +48,8 @@ def sections(
     """Those that there is something for, in the order of the page, without verdict and examples."""
     models = list(predictions)
     found = (
-        _comparisons(details.get("comparisons", {})),
         _figures(details, models),
+        _comparisons(details.get("comparisons", {})),
         _relatives(details, models, near),
         _confusion(details["kinds"], models),
         _calibration(predictions, details, models),
@@ -85,8 +86,8 @@ def _comparisons(comparisons: Mapping[str, Any]) -> Section:
         ]
         before = OTHERS.get(other, other)
         columns = [
-            "questions", "measure", before.removeprefix("the "), "tuned", "difference", "95% interval",
-            "p", "p, adjusted", "gained", "lost", "could have shown", "verdict",
+            "questions", "measure", "verdict", before.removeprefix("the "), "tuned", "difference",
+            "95% interval", "p", "p, adjusted", "gained", "lost", "could have shown",
         ]  # fmt: skip
         if rows:
             tables.append(Table(f"The tuned model against {before}", columns, rows, heads=2))
@@ -105,6 +106,7 @@ def _comparisons(comparisons: Mapping[str, Any]) -> Section:
 
 def _comparison(measure: str, one: Mapping[str, Any]) -> list[Cell]:
     return [
+        chip(one["verdict"]),
         value_of(measure, one["before"]),
         value_of(measure, one["after"]),
         difference(measure, one),
@@ -113,7 +115,6 @@ def _comparison(measure: str, one: Mapping[str, Any]) -> list[Cell]:
         p_value(one.get("p_adjusted")),
         *(str(one.get(name, NOTHING)) for name in ("gained", "lost")),
         smallest(measure, one),
-        chip(one["verdict"]),
     ]
 
 
@@ -123,7 +124,7 @@ def _figures(details: Mapping[str, Any], models: Sequence[str]) -> Section:
         "figures",
         "By kind of question",
         ["Lines and brackets are 95% intervals over groups of questions."],
-        [*_interval_charts(found, models), _figures_table("All figures", found, models)],
+        [*_interval_charts(found, models), _figures_table("All figures", found, models, MATCHES)],
     )
 
 
@@ -146,7 +147,7 @@ def _interval_charts(found: Sequence[Scope], models: Sequence[str]) -> Iterator[
             title = measure_name(measure)
             shown = {value["model"] for value in values}
             legend = series_of([model for model in models if name_of(model) in shown])
-            rows = [label for label, _ in found]
+            rows = list(dict.fromkeys(value["row"] for value in values))
             text = (
                 f"{title} of {', '.join(one.name for one in legend)}; the table below has the same figures."
             )
@@ -154,7 +155,9 @@ def _interval_charts(found: Sequence[Scope], models: Sequence[str]) -> Iterator[
                         charts.intervals(values, rows, legend, measure, text), legend)  # fmt: skip
 
 
-def _figures_table(title: str, found: Sequence[Scope], models: Sequence[str]) -> Table:
+def _figures_table(
+    title: str, found: Sequence[Scope], models: Sequence[str], counts: Mapping[str, str] | None = None
+) -> Table:
     present = [(label, name, figures[name]) for label, figures in found for name in models if name in figures]
     measures = [name for name in ("token_f1", "chrf") if any(name in one for _, _, one in present)]
     rows = [
@@ -164,13 +167,13 @@ def _figures_table(title: str, found: Sequence[Scope], models: Sequence[str]) ->
             str(one["n"]),
             with_interval("accuracy", one),
             *(with_interval(measure, one) for measure in measures),
-            *(str(one[count]) for count in ("exact_matches", "partial_matches", "incorrect")),
-            percent(one["truncated"]),
+            *(str(one[count]) for count in counts or ()),
+            *([percent(one["truncated"])] if counts else []),
         ]
         for label, name, one in present
     ]
     names = ["questions", "answers by", "n", *map(measure_name, ["accuracy", *measures])]
-    return Table(title, [*names, "exact", "partial", "incorrect", "cut off"], rows, heads=2)
+    return Table(title, [*names, *([*counts.values(), "cut off"] if counts else [])], rows, heads=2)
 
 
 def _relatives(details: Mapping[str, Any], models: Sequence[str], near: float) -> Section:
