@@ -189,7 +189,8 @@ def _comparison(after: Mapping[str, Any], before: Mapping[str, Any], verdict: st
     }
 
 
-def report_of(asked: Sequence[Example], **texts: str) -> str:
-    """The page for these questions."""
+def report_of(asked: Sequence[Example], times: int = 1, **texts: str) -> str:
+    """The page for these questions, each asked so many times."""
     found = predictions_of(asked, **texts)
-    return report(found, relatives_of(asked), FIGURES, details_of(found), LOSS, RECORD)
+    repeated = {model: list(one) * times for model, one in found.items()}
+    return report(repeated, relatives_of(asked) * times, FIGURES, details_of(found), LOSS, RECORD)
