@@ -110,6 +110,14 @@ def test_what_there_is_nothing_for_is_left_out() -> None:
     assert [row[7] for row in table_of(page)["rows"]] == [None] * 4
 
 
+def test_the_unquantised_base_is_told_of_where_it_was_asked() -> None:
+    asked = questions(24)
+    found = predictions_of(asked)
+    figures = details_of(found) | {"unquantized": {"accuracy": 0.45, "same_answers": 0.9}}
+    page = Page(report(found, relatives_of(asked), FIGURES, figures, LOSS, RECORD))
+    assert "has 45.0% exact answers; 90.0% of its answers are the same." in page.text
+
+
 def test_questions_with_choices_alone_have_no_lengths() -> None:
     asked = [one for one in questions(24) if one.choices]
     found = predictions_of(asked)

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ Scope = tuple[str, Mapping[str, Figures]]
 """What questions: all or a kind; and the figures of each model on them."""
 OTHERS = {"base": "the untuned model", "lookup": "the best lookup"}
 """What the tuned model is compared with, in `comparisons` of metrics/details.json."""
+HALVES = {"near_relative": "with a near relative", "no_near_relative": "without one"}
 MATCHES = {"exact_matches": "exact", "partial_matches": "partial", "incorrect": "incorrect"}
 LONGEST = 0.99
 """The share of answers that a histogram of lengths shows in full; longer ones share its last bin."""
@@ -63,17 +64,16 @@ def sections(
 def scopes(details: Mapping[str, Any]) -> list[Scope]:
     """All questions, then those of each kind."""
     kinds = details.get("kinds", {})
+    return [(label, details["all"] if kind is None else kinds[kind]) for label, kind in _labels(kinds)]
+
+
+def _labels(kinds: Collection[str]) -> list[tuple[str, str | None]]:
+    """A label for all kinds together (None), which no kind has, then each kind as it is called."""
+    total = "all kinds"
+    while total in kinds:
+        total += " together"
     # With one kind there is nothing to sum up.
-    total = [] if len(kinds) == 1 else [(_total(kinds), details["all"])]
-    return [*total, *kinds.items()]
-
-
-def _total(kinds: Iterable[str]) -> str:
-    """A name for all kinds together that no kind has."""
-    name = "all kinds"
-    while name in kinds:
-        name += " together"
-    return name
+    return [*([] if len(kinds) == 1 else [(total, None)]), *((kind, kind) for kind in kinds)]
 
 
 def _comparisons(comparisons: Mapping[str, Any]) -> Section:
@@ -123,9 +123,24 @@ def _figures(details: Mapping[str, Any], models: Sequence[str]) -> Section:
     return Section(
         "figures",
         "By kind of question",
-        ["Lines and brackets are 95% intervals over groups of questions."],
-        [*_interval_charts(found, models), _figures_table("All figures", found, models, MATCHES)],
+        ["Lines and brackets are 95% intervals over groups of questions.", *_drift(details)],
+        [*_interval_charts(found, models), _figures_table(found, models)],
     )
+
+
+def _drift(details: Mapping[str, Any]) -> list[str]:
+    """How the adapter does on the unquantised base, if that was asked."""
+    if "unquantized" not in details:
+        return []
+    figures = details["unquantized"]
+    same = (
+        f"; {percent(figures['same_answers'])} of its answers are the same"
+        if "same_answers" in figures
+        else ""
+    )
+    return [
+        f"On the unquantised base the adapter has {with_interval('accuracy', figures)} exact answers{same}."
+    ]
 
 
 def _interval_charts(found: Sequence[Scope], models: Sequence[str]) -> Iterator[Chart]:
@@ -155,9 +170,7 @@ def _interval_charts(found: Sequence[Scope], models: Sequence[str]) -> Iterator[
                         charts.intervals(values, rows, legend, measure, text), legend)  # fmt: skip
 
 
-def _figures_table(
-    title: str, found: Sequence[Scope], models: Sequence[str], counts: Mapping[str, str] | None = None
-) -> Table:
+def _figures_table(found: Sequence[Scope], models: Sequence[str]) -> Table:
     present = [(label, name, figures[name]) for label, figures in found for name in models if name in figures]
     measures = [name for name in ("token_f1", "chrf") if any(name in one for _, _, one in present)]
     rows = [
@@ -167,32 +180,36 @@ def _figures_table(
             str(one["n"]),
             with_interval("accuracy", one),
             *(with_interval(measure, one) for measure in measures),
-            *(str(one[count]) for count in counts or ()),
-            *([percent(one["truncated"])] if counts else []),
+            *(str(one[count]) for count in MATCHES),
+            percent(one["truncated"]),
         ]
         for label, name, one in present
     ]
     names = ["questions", "answers by", "n", *map(measure_name, ["accuracy", *measures])]
-    return Table(title, [*names, *([*counts.values(), "cut off"] if counts else [])], rows, heads=2)
+    return Table("All figures", [*names, *MATCHES.values(), "cut off"], rows, heads=2)
 
 
 def _relatives(details: Mapping[str, Any], models: Sequence[str], near: float) -> Section:
-    halves = [
-        (words, details[key])
-        for key, words in (("near_relative", "with a near relative"), ("no_near_relative", "without one"))
-        if details.get(key, {}).get("all")
-    ]
-    both = [
-        (f"{label}: {words}" if len(details["kinds"]) > 1 else words, figures)
-        for label, _ in scopes(details)
-        for words, half in halves
-        for name, figures in [*half.get("kinds", {}).items(), (_total(details["kinds"]), half["all"])]
-        if name == label and figures
-    ]
+    halves = {words: details.get(key, {}) for key, words in HALVES.items()}
+    charted = [(words, half["all"]) for words, half in halves.items() if half.get("all")]
     parts: list[Table | Chart] = []
-    if halves:
-        chart = next(_interval_charts([(words, half["all"]) for words, half in halves], models), None)
-        parts = [*([chart] if chart else []), _figures_table("By kind and relative", both, models)]
+    if charted:
+        columns = [
+            "questions",
+            "answers by",
+            *(text for words in halves for text in ("n", f"exact, {words}")),
+        ]
+        rows = [
+            [
+                label,
+                name_of(model),
+                *(cell for half in halves.values() for cell in _half_cells(half, kind, model)),
+            ]
+            for label, kind in _labels(details["kinds"])
+            for model in models
+        ]
+        table = Table("Exact answers by kind and relative", columns, rows, heads=2)
+        parts = [*list(_interval_charts(charted, models))[:1], table]
     return Section(
         "relatives",
         "With and without a near relative in training",
@@ -203,6 +220,13 @@ def _relatives(details: Mapping[str, Any], models: Sequence[str], near: float) -
         ],
         parts,
     )
+
+
+def _half_cells(half: Mapping[str, Any], kind: str | None, model: str) -> tuple[str, str]:
+    """Number of questions and share of exact answers, of a kind or of all; dashes where there are none."""
+    figures = half.get("all") if kind is None else half.get("kinds", {}).get(kind)
+    one = (figures or {}).get(model, {})
+    return str(one.get("n", NOTHING)), with_interval("accuracy", one)
 
 
 def _loss(loss: Sequence[Mapping[str, str]]) -> Section:
