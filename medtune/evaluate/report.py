@@ -31,8 +31,6 @@ from medtune.evaluate.page.words import (
 )
 from medtune.evaluate.predictions import Prediction
 
-NEAR = 0.5
-"""From this similarity on, a training question is a near relative."""
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -56,13 +54,14 @@ def report(
     details: Mapping[str, Any],
     loss: Sequence[Mapping[str, str]],
     record: Mapping[str, Any],
-    near: float = NEAR,
+    near: float,
 ) -> str:
     """The page as HTML.
 
     `predictions` are by model: base and tuned, perhaps shots, then the lookups, all of the same examples;
-    `relatives` is for each its nearest training question. `figures`, `details`, `loss` and `record` are the
-    contents of metrics/evaluation.json, metrics/details.json, metrics/curves/loss.csv and models/record.json.
+    `relatives` is for each its nearest training question, a near one from the similarity `near` on. `figures`,
+    `details`, `loss` and `record` are the contents of metrics/evaluation.json, metrics/details.json,
+    metrics/curves/loss.csv and models/record.json.
     """
     found = list(sections(predictions, details, loss, record, near))
     charts = [part for section in found for part in section.parts if isinstance(part, Chart)]

@@ -28,6 +28,7 @@ RECORD = {
     "base_model": {"source": "package:model==1/model.gguf", "revision": None},
     "adapter": "662cfd1dcfe8282dcc634a56f1345ba7e0c2506c3b85508699df8d773f430a81",
 }
+NEAR = 0.5
 FIGURES = {"accuracy": 0.5, "base": 0.25, "gain": 0.25, "gain_low": 0.1, "gain_high": 0.4}
 
 
@@ -193,4 +194,4 @@ def report_of(asked: Sequence[Example], times: int = 1, **texts: str) -> str:
     """The page for these questions, each asked so many times."""
     found = predictions_of(asked, **texts)
     repeated = {model: list(one) * times for model, one in found.items()}
-    return report(repeated, relatives_of(asked) * times, FIGURES, details_of(found), LOSS, RECORD)
+    return report(repeated, relatives_of(asked) * times, FIGURES, details_of(found), LOSS, RECORD, NEAR)
