@@ -59,7 +59,7 @@ def report(
     """The page as HTML.
 
     `predictions` are by model: base and tuned, perhaps shots, then the lookups, all of the same examples;
-    `relatives` is for each its nearest training question, a near one from the similarity `near` on. `figures`,
+    `relatives` has for each its nearest training question, a near one from similarity `near` on. `figures`,
     `details`, `loss` and `record` are the contents of metrics/evaluation.json, metrics/details.json,
     metrics/curves/loss.csv and models/record.json.
     """
