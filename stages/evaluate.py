@@ -4,20 +4,22 @@
 
 Reads data/prepared/{train,test}.jsonl and metrics/answers-{base,tuned,shots}.json; writes the headline
 metrics (metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
-(metrics/evaluation_results.json, metrics/baseline_results.json), metrics/accuracy.csv for `dvc plots` and the
-adapter's card. Takes seconds and needs no torch. Params: evaluate.
+(metrics/evaluation_results.json, metrics/baseline_results.json), metrics/report.html for a browser,
+metrics/accuracy.csv for `dvc plots` and the adapter's card. Takes seconds, without torch. Params: evaluate.
 """
 
 import time
 from pathlib import Path
 
 from medtune.core import answers
-from medtune.core.outputs import read_json, record_timing, write_csv, write_json, write_text
+from medtune.core.outputs import read_csv, read_json, record_timing, write_csv, write_json, write_text
 from medtune.evaluate.card import model_card
 from medtune.evaluate.lookups import look_up
+from medtune.evaluate.models import LOOKUP
 from medtune.evaluate.pairing import paired
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import judge
+from medtune.evaluate.report import report
 from medtune.evaluate.results import results
 from medtune.evaluate.summary import (
     accuracy_rows,
@@ -35,11 +37,14 @@ ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
 ADAPTER_CONFIG = Path("models/adapter/adapter_config.json")
 TRAINING = Path("metrics/training.json")
 TRAINING_DETAILS = Path("metrics/training_details.json")
+LOSS = Path("metrics/curves/loss.csv")
+RECORD = Path("models/record.json")
 CARD = Path("models/adapter/README.md")
 HEADLINE = Path("metrics/evaluation.json")
 KINDS = Path("metrics/kinds")
 DETAILS = Path("metrics/details.json")
 ACCURACY = Path("metrics/accuracy.csv")
+REPORT = Path("metrics/report.html")
 RESULTS = Path("metrics/evaluation_results.json")
 BASE_RESULTS = Path("metrics/baseline_results.json")
 
@@ -54,11 +59,13 @@ STAGE = Stage(
         ADAPTER_CONFIG,
         TRAINING,
         TRAINING_DETAILS,
+        LOSS,
+        RECORD,
         answers.BASE,
         answers.TUNED,
         answers.SHOTS,
     ),
-    outputs=(HEADLINE, KINDS, DETAILS, ACCURACY, RESULTS, BASE_RESULTS, CARD),
+    outputs=(HEADLINE, KINDS, DETAILS, ACCURACY, REPORT, RESULTS, BASE_RESULTS, CARD),
 )
 
 
@@ -89,6 +96,15 @@ def main(run: Run) -> None:
         figures,
         ATTRIBUTION.read_text(encoding="utf-8"),
     )
+    page = report(
+        {model: some for model, some in predictions.items() if model != LOOKUP},
+        looked.relatives,
+        figures,
+        found,
+        read_csv(LOSS),
+        read_json(RECORD),
+        params.near_relative,
+    )
 
     run.confirm()
     write_json(HEADLINE, figures)
@@ -98,9 +114,10 @@ def main(run: Run) -> None:
     write_json(BASE_RESULTS, results(predictions["base"], indices))
     write_json(RESULTS, results(predictions["tuned"], indices, looked.relatives, unquantized))
     write_text(CARD, card)
+    write_text(REPORT, page)
     record_timing(STAGE.name, time.monotonic() - start)
     print(describe(found))
-    print("compare with the last commit: medtune diff HEAD; look: dvc plots show; ask: medtune ask QUESTION")
+    print(f"look: {REPORT}; compare with the last commit: medtune diff HEAD; ask: medtune ask QUESTION")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml
 from medtune.evaluate.prediction_files import Given, read_results
-from medtune.run.code import digest, is_quantised
+from medtune.run.code import PAGE_SUFFIXES, digest, is_quantised
 
 RESULTS = "metrics/evaluation_results.json"
 WORKSPACE = "workspace"
@@ -154,7 +154,7 @@ def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
 def _files(repo: Repo, path: str) -> list[str]:
     if not repo.fs.isdir(path):
         return [path]
-    return [file for file in repo.fs.find(path) if file.endswith(".py")]
+    return [file for file in repo.fs.find(path) if file.endswith((".py", *PAGE_SUFFIXES))]
 
 
 def _text(repo: Repo, path: str) -> str:

@@ -57,6 +57,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]])
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read what `write_csv` wrote: a row as the texts of its cells by column."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def record_timing(
     stage: str, seconds: float, tokens: int | None = None, device_memory: int | None = None
 ) -> None:

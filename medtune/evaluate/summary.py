@@ -10,21 +10,9 @@ from medtune.core.outputs import write_json
 from medtune.evaluate.comparison import compare
 from medtune.evaluate.figures import Predictions, accuracy, figures, table
 from medtune.evaluate.lookups import LOOKUPS, Relative
+from medtune.evaluate.models import BASE, LOOKUP, NAMES, OPPONENTS, TUNED
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import Prediction, by_kind
-
-BASE, TUNED, LOOKUP = "base", "tuned", "lookup"
-NAMES = {
-    BASE: "base",
-    TUNED: "tuned",
-    "shots": "base with examples",
-    "most_frequent": "most frequent answer",
-    "nearest": "nearest question",
-    "overlap": "choice in the question",
-    LOOKUP: "best lookup",
-}
-"""How models and lookups are called where a person reads."""
-OPPONENTS = {BASE: "the untuned model", LOOKUP: "the best lookup"}
 
 
 def with_best_lookup(predictions: Predictions) -> dict[str, Sequence[Prediction]]:
@@ -72,12 +60,8 @@ def details(
             for model, all_of_them in predictions.items()
             if (some := [one for one in all_of_them if (one.example.id in near) == wanted])
         }
-        found[name] = table(part, params)
-    found["comparisons"] = {
-        opponent: compare(predictions[opponent], _same_questions(tuned, predictions[opponent]), params.seed)
-        for opponent in OPPONENTS
-        if opponent in predictions
-    }
+        found[name] = table(part, params) | {"comparisons": _comparisons(part, params.seed)}
+    found["comparisons"] = _comparisons(predictions, params.seed)
     found["too_long"] = too_long
     if unquantized:
         pairs = zip(tuned, unquantized, strict=True)
@@ -193,8 +177,19 @@ def _line(models: Mapping[str, Any]) -> str:
     )
     line = f"exact {tuned['exact_matches']} of {tuned['n']} ({others})"
     if "token_f1" in tuned and "token_f1" in models.get(BASE, {}):
-        line += f", token-F1 {tuned['token_f1']:.2f} (base {models[BASE]['token_f1']:.2f})"
+        line += f", token-F1 {tuned['token_f1']:.2f} (untuned {models[BASE]['token_f1']:.2f})"
     return line
+
+
+def _comparisons(predictions: Predictions, seed: int) -> dict[str, Any]:
+    """The tuned model against each of `OPPONENTS`, on the questions that it has an answer to."""
+    return {
+        opponent: compare(
+            predictions[opponent], _same_questions(predictions[TUNED], predictions[opponent]), seed
+        )
+        for opponent in OPPONENTS
+        if opponent in predictions
+    }
 
 
 def _same_questions(some: Sequence[Prediction], others: Sequence[Prediction]) -> list[Prediction]:

@@ -4,7 +4,8 @@
      "packages": {"torch": "2.13.0"}}
 
 Modules are all those of this repository that the stage's entry point can import, each with a digest of its
-syntax tree: a comment, a docstring or other formatting changes none, and so reruns nothing. Packages are
+syntax tree: a comment, a docstring or other formatting changes none, and so reruns nothing. Beside them stand
+the templates, styles and scripts in the folders of their packages, by their bytes. Packages are
 those that the modules import and that can change a byte of an output, with their versions in the runtime
 lock. The stage `code` writes the files; they stand in git, so that `git diff digests/` shows why a stage ran
 again.
@@ -46,9 +47,11 @@ CAN_CHANGE_BYTES = {
     "tokenizers": ("tokenizers",),
     "torch": ("torch",),
     "transformers": ("gguf", "jinja2", "numpy", "tokenizers", "transformers"),
+    "vl_convert": ("itables", "jinja2", "vl-convert-python"),
 }
 """Packages by the name they are imported by, with those that do their work unseen: transformers renders chat
-templates with Jinja, its tokenizers are those of `tokenizers`, and it dequantises with gguf and numpy."""
+templates with Jinja, its tokenizers are those of `tokenizers`, and it dequantises with gguf and numpy; beside
+Vega, the report has the table that itables ships, in a page that Jinja renders."""
 CANNOT_CHANGE_BYTES = frozenset(
     {
         "dvc",
@@ -61,11 +64,12 @@ CANNOT_CHANGE_BYTES = frozenset(
         "pydantic_core",
         "ruamel",
         "tqdm",
-        "vl_convert",
     }
 )
 """Packages that fetch (what is pinned by hash), check, lock or show, or that no stage imports. A new version
-reruns nothing. Jinja is imported for its exceptions; where it renders, transformers stands for it above."""
+reruns nothing. Where Jinja renders, transformers and vl_convert stand for it above."""
+PAGE_SUFFIXES = (".css", ".jinja", ".js")
+"""Of what a package of this repository may hold beside modules and use."""
 IGNORED = ("ctx", "kind")
 """Fields of a syntax tree that say nothing: how a name is used (its place tells), and the `u` of u"text"."""
 ONLY_QUANTISED = "bitsandbytes"
@@ -83,8 +87,9 @@ def digest(entry_point: str, *, quantised: bool, root: Path = ROOT) -> dict[str,
         for distribution in CAN_CHANGE_BYTES.get(package, ())
     }
     versions = locked_versions(root / RUNTIME_LOCK)
+    meanings = {name: _meaning_digest(tree) for name, tree in modules.items()}
     return {
-        "modules": {name: _meaning_digest(tree) for name, tree in sorted(modules.items())},
+        "modules": dict(sorted((meanings | _page_digests(modules, root)).items())),
         "packages": {name: versions[name] for name in sorted(counted)},
     }
 
@@ -208,7 +213,18 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _meaning_digest(tree: ast.AST) -> str:
-    return hashlib.sha256(repr(_meaning(tree)).encode()).hexdigest()[:16]
+    return _short_digest(repr(_meaning(tree)).encode())
+
+
+def _page_digests(modules: Iterable[str], root: Path) -> dict[str, str]:
+    """Digests of what is no module, in the folder of each package among `modules`, by its path."""
+    folders = [(root / name).parent for name in modules if name.endswith("/__init__.py")]
+    found = [file for folder in folders for file in folder.iterdir() if file.suffix in PAGE_SUFFIXES]
+    return {file.relative_to(root).as_posix(): _short_digest(file.read_bytes()) for file in found}
+
+
+def _short_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _meaning(node: Any) -> Any:

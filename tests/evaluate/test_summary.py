@@ -127,7 +127,7 @@ def test_a_kind_may_be_called_anything(tmp_path: Path) -> None:
 def test_the_plot_has_all_models_and_their_intervals() -> None:
     rows = accuracy_rows(details(WITH_LOOKUPS, RELATIVES, [], PARAMS))
     assert [row[:3] for row in rows if row[0] == "definition"] == [
-        ["definition", "base", 0.5],
+        ["definition", "untuned", 0.5],
         ["definition", "tuned", 0.5],
         ["definition", "most frequent answer", 0.5],
         ["definition", "nearest question", 1.0],
@@ -138,7 +138,7 @@ def test_the_plot_has_all_models_and_their_intervals() -> None:
 def test_a_person_reads_a_line_a_kind_and_the_verdicts() -> None:
     lines = describe(details(WITH_LOOKUPS, RELATIVES, [], PARAMS)).splitlines()
     assert lines[1].startswith(
-        "organ_system  exact 1 of 2 (base 0, most frequent answer 2, nearest question 1)"
+        "organ_system  exact 1 of 2 (untuned 0, most frequent answer 2, nearest question 1)"
     )
     assert "of the 3 questions without a near relative in training 33.3% exact, best lookup 100.0%" in lines
     assert lines[-2].startswith(

@@ -161,6 +161,19 @@ def test_an_edit_changes_the_digests_of_the_stages_that_it_reaches(
     assert changed(copy, edit) == expected
 
 
+@pytest.mark.parametrize("name", ["report.css", "report.js", "report.html.jinja"])
+def test_what_a_page_is_made_of_counts_beside_modules(copy: Path, name: str) -> None:
+    module = "medtune.evaluate.report"
+    before = code.digest(module, quantised=False, root=copy)
+    file = copy / "medtune/evaluate/page" / name
+    file.write_text(file.read_text() + " ")
+    (copy / "medtune/evaluate/page/notes.txt").write_text("of an editor")
+    after = code.digest(module, quantised=False, root=copy)
+    changed = {name for name in after["modules"] if before["modules"].get(name) != after["modules"][name]}
+    assert changed == {file.relative_to(copy).as_posix()}
+    assert {"itables", "jinja2", "vl-convert-python"} <= after["packages"].keys()
+
+
 def test_bitsandbytes_counts_where_it_quantises(copy: Path) -> None:
     assert changed(copy, version_changed("bitsandbytes"), quantised=True) == {"finetune", "answer"}
 

@@ -1,0 +1,14 @@
+"""Who answers: models and lookups, by their keys in metrics/details.json, and how a reader calls them."""
+
+BASE, TUNED, LOOKUP = "base", "tuned", "lookup"
+NAMES = {
+    BASE: "untuned",
+    TUNED: "tuned",
+    "shots": "untuned, with examples",
+    "most_frequent": "most frequent answer",
+    "nearest": "nearest question",
+    "overlap": "choice in the question",
+    LOOKUP: "best lookup",
+}
+OPPONENTS = {BASE: "the untuned model", LOOKUP: "the best lookup"}
+"""What the tuned model is compared with."""
