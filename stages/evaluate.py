@@ -2,7 +2,7 @@
 
     python -m stages.evaluate
 
-Reads data/prepared/test.jsonl and metrics/answers-{base,tuned}.json; writes the headline metrics
+Reads data/prepared/test.jsonl and metrics/answers-{base,tuned,shots}.json; writes the headline metrics
 (metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
 (metrics/evaluation_results.json, metrics/baseline_results.json), metrics/accuracy.csv for `dvc plots` and the
 adapter's card. Takes seconds and needs no torch. Params: evaluate.
@@ -44,6 +44,7 @@ STAGE = Stage(
         TRAINING_DETAILS,
         answers.BASE,
         answers.TUNED,
+        answers.SHOTS,
     ),
     outputs=(HEADLINE, KINDS, DETAILS, ACCURACY, RESULTS, BASE_RESULTS, CARD),
 )
@@ -54,7 +55,7 @@ def main(run: Run) -> None:
     params = run.params(EvaluateParams)
     base_answers, tuned_answers = answers.read_answers(answers.BASE), answers.read_answers(answers.TUNED)
     examples = run.examples(TEST)
-    indices = paired(examples, TEST, base_answers, tuned_answers)
+    indices = paired(examples, TEST, base_answers, tuned_answers, answers.read_answers(answers.SHOTS))
 
     selected = [examples[index] for index in indices]
     base = judge(selected, base_answers.given, params)

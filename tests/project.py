@@ -20,7 +20,7 @@ for kind in ("organ_system", "medical_term", "definition"):
     REDUCED.setdefault(f"data.kinds.{kind}.train", 8)
     REDUCED[f"data.kinds.{kind}.validation"] = 5
     REDUCED[f"data.kinds.{kind}.test"] = 8
-STAGES = ["code", "prepare", "finetune", "answer-base", "answer-tuned", "evaluate"]
+STAGES = ["code", "prepare", "finetune", "answer-base", "answer-tuned", "answer-shots", "evaluate"]
 """In an order in which they can run."""
 MADE = ("dvc.lock", "digests/", "metrics/", "models/record.json")
 """What a run leaves in git, as prefixes."""

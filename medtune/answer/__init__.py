@@ -1,1 +1,1 @@
-"""What a model says to a question: the stages answer-base and answer-tuned."""
+"""What a model says to a question: the stages answer-base, answer-tuned and answer-shots."""

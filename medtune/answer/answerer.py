@@ -1,8 +1,9 @@
 """A model that answers questions: the base model or, with an adapter, the tuned one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from medtune.answer.batches import AnswerLog, answer_in_batches
 from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
-from medtune.answer.params import AnswerParams
+from medtune.answer.params import AnswerParams, Settings
 from medtune.answer.questions import Question
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
@@ -27,33 +28,20 @@ from medtune.model.base import (
     require_context,
 )
 from medtune.model.chat import ChatEncoder
-from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
-from medtune.run.params import ComputeParams
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The sections of params.yaml that decide what a model answers."""
-
-    model: ModelParams
-    prompt: PromptParams
-    compute: ComputeParams
-    answer: AnswerParams
-
-    @classmethod
-    def load(cls) -> "Settings":
-        """As params.yaml in the current folder has them."""
-        return cls(ModelParams.load(), PromptParams.load(), ComputeParams.load(), AnswerParams.load())
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers greedily; in float32, if not asked for otherwise."""
+    """Answers greedily; in float32, if not asked for otherwise.
+
+    `shots` are examples by the kind of question that they are shown before.
+    """
 
     model: PreTrainedModel
     encoder: ChatEncoder
     params: AnswerParams
+    shots: Mapping[str, Sequence[Example]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, adapter: Path | str | None = "models/adapter") -> "Answerer":
@@ -116,10 +104,13 @@ class Answerer:
         tells them apart).
         """
         questions = {index: self._encode(example) for index, example in enumerate(examples)}
-        require_context(self.model.config, max(map(self._longest, questions.values()), default=0))
+        advice = "lower answer.shots" if self.shots else None
+        require_context(self.model.config, max(map(self._longest, questions.values()), default=0), advice)
         free = {index: question for index, question in questions.items() if not question.choices}
         closed = {index: question for index, question in questions.items() if question.choices}
-        in_batches = partial(answer_in_batches, batch_size=self.params.batch_size, log=log)
+        in_batches = partial(
+            answer_in_batches, batch_size=self.params.batch_size, beginning=attrgetter("beginning"), log=log
+        )
         named = "{}, {}".format if progress and free and closed else lambda name, _: name
         answers = in_batches(free, self._generate, progress=named(progress, "in words"))
         answers |= in_batches(closed, self._choose, progress=named(progress, "by choice"))
@@ -136,7 +127,7 @@ class Answerer:
         return self.answer([example])[0]
 
     def _encode(self, example: Example) -> Question:
-        return Question.of(example, self.encoder)
+        return Question.of(example, self.encoder, self.shots.get(example.kind, ()))
 
     def _longest(self, question: Question) -> int:
         return question.longest(self.params.max_new_tokens)

@@ -61,15 +61,17 @@ def answer_in_batches(
     answer: Callable[[list[Q]], list[AnswerText]],
     *,
     batch_size: int,
+    beginning: Callable[[Q], str] = lambda _: "",
     progress: str | None = None,
     log: AnswerLog | None = None,
 ) -> dict[int, AnswerText]:
     """Answer questions, given and returned by the indices of their examples.
 
     Batches that the log has are not asked again. Several processes share the batches; all get all answers,
-    which are those that one process would give. `progress` names a progress bar.
+    which are those that one process would give. Questions with the same `beginning` are asked together, as
+    far as batches come out, so that it runs through the model once. `progress` names a progress bar.
     """
-    order = sorted(questions, key=lambda index: len(questions[index]))
+    order = sorted(questions, key=lambda index: (beginning(questions[index]), len(questions[index])))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     share = batches[processes.rank() :: processes.count()]
     answers: dict[int, AnswerText] = {}

@@ -1,12 +1,16 @@
 """The section `answer` of params.yaml."""
 
+from dataclasses import dataclass
+
 from pydantic import Field
 
 from medtune.core.section import Section
+from medtune.model.params import ModelParams, PromptParams
+from medtune.run.params import ComputeParams
 
 
 class AnswerParams(Section):
-    """Which test questions are asked, and how. Read by answer-base and answer-tuned."""
+    """Which test questions are asked, and how. Read by answer-base, answer-tuned and answer-shots."""
 
     name = "answer"
 
@@ -20,5 +24,23 @@ class AnswerParams(Section):
     """Questions asked at once; more are faster and take more memory."""
     max_new_tokens: int = Field(ge=1)
     """A longer answer is cut off; `truncated` in metrics/details.json is the share of those."""
+    shots: int = Field(default=0, ge=0, le=16)
+    """Ask the untuned model a second time, so many training examples of its kind before each question: is it
+    enough to show them? 0: do not. A kind needs as many training examples."""
     unquantized: bool
     """With a quantised base, ask on the unquantised one too: how far do the answers drift?"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections of params.yaml that decide what a model answers."""
+
+    model: ModelParams
+    prompt: PromptParams
+    compute: ComputeParams
+    answer: AnswerParams
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """As params.yaml in the current folder has them."""
+        return cls(ModelParams.load(), PromptParams.load(), ComputeParams.load(), AnswerParams.load())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medtune.answer.params import AnswerParams
+from medtune.answer.shots import drawn_shots
 from medtune.commands.sections import SECTION_TYPES
 from medtune.core.cache import cache_folder, progress_folder, require_writable
 from medtune.core.errors import MedtuneError, nearest
@@ -124,6 +125,21 @@ def _lengths(project: Project) -> None:
             encode_examples(project.splits[split], encoder, finetune, PREPARED / f"{split}.jsonl")
 
 
+def _shots(project: Project) -> None:
+    """Whether each kind that is asked has training examples enough; what is drawn of them says no more."""
+    params, kinds = project.get(AnswerParams), project.get(DataParams).kinds
+    if params.shots == 0 or _is_recorded("answer-shots", project, "data", "answer"):
+        return
+    for kind, sizes in kinds.items():
+        if sizes.test != 0 and sizes.train is not None and sizes.train < params.shots:
+            raise MedtuneError(
+                f"{PARAMS_FILE}: answer.shots is {params.shots}, but data.kinds.{kind}.train is "
+                f"{sizes.train}; lower the one or raise the other"
+            )
+    asked = {example.kind for example in project.splits["test"]}
+    drawn_shots(project.splits["train"], asked, params.seed, params.shots)
+
+
 def _is_recorded(stage: str, project: Project, *sections: str) -> bool:
     """Whether a stage has run with these sections, as dvc.lock has them of it and of what it reads."""
     try:
@@ -192,6 +208,7 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
     _finetune_launch,
     _answer_launch,
     _source,
+    _shots,
     _kinds,
     _base_model,
     _adapter,

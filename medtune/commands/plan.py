@@ -39,7 +39,7 @@ FREED = 0.15
 """What an allocator keeps of the blocks that a pass has freed, as a share of them: measured with glibc's."""
 PREPARED = (Path("data/prepared/train.jsonl"), Path("data/prepared/test.jsonl"))
 PARTS = ("base weights", "adapter", "cache", "pass", "libraries")
-TIMED = {"finetune": ("finetune",), "answer": ("answer-base", "answer-tuned")}
+TIMED = {"finetune": ("finetune",), "answer": ("answer-base", "answer-tuned", "answer-shots")}
 """The stages by what is planned for them."""
 
 
@@ -205,9 +205,11 @@ def parts_at_most(settings: Settings, stage: str, kind: str) -> dict[str, float]
             dtype, quantization = "bfloat16", None
         else:
             dtype = "float32"
-        positions = answer.batch_size * (length + answer.max_new_tokens)
+        # The adapter, the only one that is asked on an unquantised base, gets no shots.
+        prompt = length * (1 if stage == "unquantized" else 1 + answer.shots)
+        positions = answer.batch_size * (prompt + answer.max_new_tokens)
         parts = answering_parts(shape, dtype, quantization, finetune.lora, positions)
-        parts["pass"] = prompt_pass_bytes(shape, dtype, answer.batch_size, length)
+        parts["pass"] = prompt_pass_bytes(shape, dtype, answer.batch_size, prompt)
     return parts | {"libraries": LIBRARIES[kind]}
 
 

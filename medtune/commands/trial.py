@@ -11,6 +11,7 @@ from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
 from medtune.answer.params import AnswerParams
 from medtune.answer.questions import Question
+from medtune.answer.shots import drawn_shots
 from medtune.core.examples import drawn_indices, read_jsonl
 from medtune.model.adapter import attach_lora
 from medtune.model.base import base_folder, context_of, load_model, load_tokenizer
@@ -69,8 +70,12 @@ class Trial:
             model = attach_lora(model, FinetuneParams.of(self.content).lora, base_model).eval()
         encoder = ChatEncoder(load_tokenizer(base_folder(base_model)), PromptParams.of(self.content))
         examples = read_jsonl(TEST)
-        drawn = (examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind))
-        questions = sorted((Question.of(example, encoder) for example in drawn), key=len)
+        drawn = [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
+        kinds = {example.kind for example in drawn}
+        # The adapter, the only one that is asked on an unquantised base, gets no shots.
+        count = params.shots if quantized else 0
+        shots = drawn_shots(read_jsonl(TRAIN), kinds, params.seed, count)
+        questions = sorted((Question.of(one, encoder, shots[one.kind]) for one in drawn), key=len)
         context = context_of(model.config)
         asked = [question for question in questions if question.longest(params.max_new_tokens) <= context]
         free = [question.prompt for question in asked if not question.choices][-params.batch_size :]

@@ -1,12 +1,12 @@
-"""What a model said to the test questions: `metrics/answers-base.json`, `metrics/answers-tuned.json`.
+"""What a model said to the test questions: `metrics/answers-{base,tuned,shots}.json`.
 
     {"record": {"inputs": {...}, "parameters": {...}, "base_model": {...}},
      "too_long": ["HP:0000007/definition/0"],
      "answers": [{"id": "HP:0001166/definition/0", "text": "Long fingers.", "tokens": 4, "truncated": false}]}
 
-The stages answer-base and answer-tuned write them, `evaluate` reads them. The record names what made them,
-and nothing of where: equal answers are equal files. `too_long` lists the questions that were not asked, since
-the model's context has no room for them.
+The stages answer-base, answer-tuned and answer-shots write them, `evaluate` reads them. The record names what
+made them, and nothing of where: equal answers are equal files. `too_long` lists the questions that were not
+asked, since the model's context has no room for them.
 """
 
 import json
@@ -23,6 +23,7 @@ from medtune.core.outputs import write_json
 
 BASE = Path("metrics/answers-base.json")
 TUNED = Path("metrics/answers-tuned.json")
+SHOTS = Path("metrics/answers-shots.json")
 
 
 class AnswerText(BaseModel):
@@ -81,6 +82,11 @@ def write_answers(
     for row, other in zip(rows, unquantized or (), strict=unquantized is not None):
         row["unquantized"] = other.model_dump(exclude_none=True)
     write_json(path, {"record": record, "too_long": list(too_long), "answers": rows})
+
+
+def write_no_answers(path: Path) -> None:
+    """Write the file of a stage that asks nothing: the same bytes whatever it might have asked."""
+    write_answers(path, {}, [], [])
 
 
 def read_answers(path: Path) -> Answers:

@@ -4,22 +4,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medtune.core.answers import BASE, TUNED, Answers, AnswerText
+from medtune.core.answers import BASE, SHOTS, TUNED, Answers, AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example, drawn_indices
 from medtune.core.hashing import file_sha256
 from medtune.evaluate.choices import pick
 
 
-def paired(examples: Sequence[Example], test: Path, base: Answers, tuned: Answers) -> list[int]:
-    """Indices of the test questions that both answer; refuse answers that cannot be compared.
+def paired(
+    examples: Sequence[Example], test: Path, base: Answers, tuned: Answers, shots: Answers | None = None
+) -> list[int]:
+    """Indices of the test questions that all answer; refuse answers that cannot be compared.
 
     They have to be to the questions of the file `test`, to those and no others that their own parameters
     draw from it, and of one base model asked in one way. Questions that were too long to be asked have to be
-    listed, the same for both.
+    listed, the same for all. `shots` are the answers of the base with shots; there are none without
+    `answer.shots`.
     """
+    compared = {BASE: base, TUNED: tuned}
+    if shots is not None and _has_shots(tuned, shots):
+        compared[SHOTS] = shots
     sha256 = file_sha256(test)
-    for path, answers in ((BASE, base), (TUNED, tuned)):
+    for path, answers in compared.items():
         drawn = _drawn(path, answers.record, examples)
         if _field(path, answers.record, "inputs", test.as_posix()) != sha256:
             raise MedtuneError(f"{path}: answers the questions of another {test}; run `dvc repro`")
@@ -32,14 +38,28 @@ def paired(examples: Sequence[Example], test: Path, base: Answers, tuned: Answer
         for index in indices:
             for given in filter(None, (answers.given, answers.unquantized)):
                 _require_likeliest(path, examples[index], given)
-    for key in ("base_model", "parameters"):
-        if base.record.get(key) != tuned.record.get(key):
-            raise MedtuneError(f"{BASE} and {TUNED} were made with different {key}; run `dvc repro`")
-    if sorted(base.too_long) != sorted(tuned.too_long):
-        raise MedtuneError(f"{BASE} and {TUNED} list different questions as too long; run `dvc repro`")
+        _require_alike(base, path, answers)
     if not indices:
         raise MedtuneError(f"{TUNED}: holds no answer; run `dvc repro`")
     return indices
+
+
+def _has_shots(tuned: Answers, shots: Answers) -> bool:
+    """Whether there are answers with shots, which is as the parameters have it."""
+    wanted = _field(TUNED, tuned.record, "parameters", "answer")
+    if isinstance(wanted, Mapping) and wanted.get("shots", 0):
+        return True
+    if shots.given or shots.record or shots.too_long:
+        raise MedtuneError(f"{SHOTS}: holds answers, but answer.shots was 0; run `dvc repro`")
+    return False
+
+
+def _require_alike(base: Answers, path: Path, other: Answers) -> None:
+    for key in ("base_model", "parameters"):
+        if base.record.get(key) != other.record.get(key):
+            raise MedtuneError(f"{BASE} and {path} were made with different {key}; run `dvc repro`")
+    if sorted(base.too_long) != sorted(other.too_long):
+        raise MedtuneError(f"{BASE} and {path} list different questions as too long; run `dvc repro`")
 
 
 def _drawn(path: Path, record: Mapping[str, Any], examples: Sequence[Example]) -> list[int]:

@@ -107,13 +107,14 @@ def context_of(config: PretrainedConfig) -> int:
     return int(config.max_position_embeddings)
 
 
-def require_context(config: PretrainedConfig, tokens: int) -> None:
+def require_context(config: PretrainedConfig, tokens: int, advice: str | None = None) -> None:
     """Refuse a text of so many tokens if the model was made for fewer."""
     context = context_of(config)
     if tokens > context:
         raise MedtuneError(
             f"params.yaml: model.source has a context of {context} tokens, but the longest question takes "
-            f"{tokens} with its answer; shorten it, or lower finetune.max_length or answer.max_new_tokens"
+            f"{tokens} with its answer; "
+            + (advice or "shorten it, or lower finetune.max_length or answer.max_new_tokens")
         )
 
 

@@ -13,12 +13,15 @@ cut at them. The fragments are encoded with special tokens, the contents (in bra
 
 The template alone decides about a BOS token; none is added. The answer's end is the special token that
 follows it (`<|im_end|>`, `<|eot_id|>`): the model is trained to write it, and generation stops there.
-What the template writes after that token (a newline, in SmolLM2's) belongs to no turn and is left out.
+What the template writes after that token (a newline, in SmolLM2's) belongs to no turn and is left out, but
+stands where another turn follows: shots are such turns, between the system prompt and the question.
 
 A template may ask for the day (Llama 3.2's does, and writes it into every prompt): it gets `prompt.date`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle
 from typing import Any
 
 from jinja2 import TemplateError
@@ -28,7 +31,8 @@ from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
 from medtune.model.params import PromptParams
 
-_SYSTEM, _USER, _ANSWER = "\ue000s\ue000", "\ue000u\ue000", "\ue000a\ue000"
+_MARK = "\ue000"
+_SYSTEM, _USER, _ANSWER = (f"{_MARK}{name}{_MARK}" for name in ("s", "u", "a"))
 
 _PINNED_DAY = (
     "{% macro strftime_now(format) %}{% if pinned_day is none %}"
@@ -46,21 +50,28 @@ class EncodedExample:
     prompt_length: int
 
 
+def _placeholders(shots: int, *, system: bool) -> list[str]:
+    turns = [f"{_MARK}{number}{name}{_MARK}" for number in range(shots) for name in ("u", "a")]
+    return [*([_SYSTEM] if system else []), *turns, _USER]
+
+
 class ChatEncoder:
     """Encodes examples for one tokenizer and prompt; `end_id` is the token that ends an answer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: PromptParams) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
-        self._with_system = self._fragments([_SYSTEM, _USER])
-        self._without_system = self._fragments([_USER])
+        self._cut = {
+            (0, system): self._fragments(_placeholders(0, system=system)) for system in (True, False)
+        }
         self.end_id = self._find_end()
 
-    def encode_prompt(self, example: Example) -> list[int]:
-        """Everything before the answer."""
+    def encode_prompt(self, example: Example, shots: Sequence[Example] = ()) -> list[int]:
+        """Everything before the answer; `shots` are earlier turns, questions with their answers."""
         system = (example.system or self._prompt.system).strip()
-        contents = [system, example.user_text] if system else [example.user_text]
-        fragments = self._with_system if system else self._without_system
+        turns = [content for shot in shots for content in (shot.user_text, shot.answer)]
+        contents = [*([system] if system else []), *turns, example.user_text]
+        fragments = self._around(len(shots), system=bool(system))
         ids = list(fragments[0])
         for content, fragment in zip(contents, fragments[1:], strict=True):
             ids += self._content(content) + fragment
@@ -79,6 +90,32 @@ class ChatEncoder:
         """The text of generated ids, without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
+    def _around(self, shots: int, *, system: bool) -> list[list[int]]:
+        """What the template writes around the contents of so many shots and the question."""
+        if (shots, system) not in self._cut:
+            try:
+                found = self._fragments(_placeholders(shots, system=system))
+                self._require_same_turns(found[system:])
+            except MedtuneError as error:
+                raise MedtuneError(f"params.yaml: answer.shots is {shots}, but {error}") from None
+            self._cut[shots, system] = found
+        return self._cut[shots, system]
+
+    def _require_same_turns(self, fragments: list[list[int]]) -> None:
+        """Refuse a template that writes the answer of a shot in another way than the one it asks for.
+
+        `fragments` begin before the first question, an answer follows on every other one.
+        """
+        *openings, last = fragments[1::2]
+        if any(opening != last for opening in openings):
+            raise MedtuneError(
+                "the model's chat template opens an earlier answer in another way than the last"
+            )
+        if any(ending[:1] != [self.end_id] for ending in fragments[2::2]):
+            raise MedtuneError(
+                "the model's chat template ends an earlier answer in another way than the last"
+            )
+
     def _fragments(self, placeholders: list[str]) -> list[list[int]]:
         """Token ids of the template before, between and after the placeholders, up to the answer."""
         text = self._render(placeholders, add_generation_prompt=True)
@@ -88,6 +125,8 @@ class ChatEncoder:
             if not found:
                 raise MedtuneError("the model's chat template does not write the messages in order")
             fragments.append(before)
+        if _MARK in "".join([*fragments, text]):
+            raise MedtuneError("the model's chat template writes a message twice")
         return [self._template_ids(fragment) for fragment in [*fragments, text]]
 
     def _find_end(self) -> int:
@@ -103,7 +142,7 @@ class ChatEncoder:
         return ids[0]
 
     def _render(self, contents: list[str], *, add_generation_prompt: bool) -> str:
-        roles = ["system", "user", "assistant"] if _SYSTEM in contents else ["user", "assistant"]
+        roles = chain(["system"] if _SYSTEM in contents else [], cycle(["user", "assistant"]))
         messages = [
             {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
         ]

@@ -10,7 +10,7 @@ from medtune.core.section import Section, Strict
 
 
 class ModelParams(Section):
-    """The base model and its pins. Read by finetune, answer-base and answer-tuned."""
+    """The base model and its pins. Read by finetune and the stages that answer."""
 
     name = "model"
 

@@ -28,7 +28,7 @@ RUNTIME_LOCK = Path("requirements/runtime.txt")
 DIGESTS = Path("digests")
 CODE = ("medtune", "stages")
 ENTRY_POINTS = ("prepare", "finetune", "answer", "evaluate")
-"""The modules of `stages` that have a digest file; answer-base and answer-tuned are one module."""
+"""The modules of `stages` that have a digest file; those named answer-* are one module."""
 
 CAN_CHANGE_BYTES = {
     "accelerate": ("accelerate",),

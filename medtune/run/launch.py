@@ -111,10 +111,12 @@ class Launch:
             )
 
 
-def run_launched(stage: Stage, main: Callable[[Run], None]) -> None:
+def run_launched(
+    stage: Stage, main: Callable[[Run], None], alone: Callable[[Run], bool] = lambda _: False
+) -> None:
     """Call a stage's entry point, or start the processes that do, if its launch file asks for more than one.
 
-    Bad input becomes one line and exit code 1.
+    A run that is `alone` is one process in any case. Bad input becomes one line and exit code 1.
     """
 
     def start() -> None:
@@ -124,7 +126,7 @@ def run_launched(stage: Stage, main: Callable[[Run], None]) -> None:
         begun = Run.begin(stage)
         if is_launched:
             _join(begun, main)
-        elif (launch := chosen_launch(begun)).processes > 1:
+        elif (launch := chosen_launch(begun)).processes > 1 and not alone(begun):
             os.environ[STARTED_WITH] = begun.started_with
             _start(launch, [f"stages.{stage.module}", *sys.argv[1:]])
         else:

@@ -16,7 +16,7 @@ MEMORY_KNOBS = {
 
 
 class ComputeParams(Section):
-    """Where and how tensors are computed. Read by finetune, answer-base and answer-tuned."""
+    """Where and how tensors are computed. Read by finetune and the stages that answer."""
 
     name = "compute"
 

@@ -21,9 +21,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from medtune.answer.params import AnswerParams
 from medtune.answer.questions import Question
+from medtune.answer.shots import drawn_shots, shots_record
 from medtune.core import answers
 from medtune.core.errors import MedtuneError
-from medtune.core.examples import drawn_indices, read_jsonl
+from medtune.core.examples import Example, drawn_indices, read_jsonl
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import ENVIRONMENT_FILE, TIMING_FILE, read_json, write_json
 from medtune.core.section import PARAMS_FILE
@@ -77,8 +78,14 @@ def check_record() -> None:
 def check_answers() -> None:
     """Whether the answers say that they were given to these questions, by this base model and adapter."""
     asked = {"answer-base": answers.BASE, "answer-tuned": answers.TUNED}
+    if AnswerParams.load().shots:
+        asked["answer-shots"] = answers.SHOTS
+    else:
+        require_equal(answers.SHOTS, json_file(answers.SHOTS), {"record": {}, "too_long": [], "answers": []})
     for stage, path in asked.items():
         found, expected = json_file(path), answers.without_code(_went_into(stage))
+        if stage == "answer-shots":
+            expected |= _shots_shown()
         require_equal(path, found.get("record"), expected)
         compute, answer = (expected["parameters"][section] for section in ("compute", "answer"))
         two_bases = stage == "answer-tuned" and compute["quantization"] is not None and answer["unquantized"]
@@ -176,15 +183,25 @@ def _went_into(stage: str) -> dict[str, Any]:
 
 def _too_long() -> list[str]:
     """The ids of the questions that were to be asked but that the model's context has no room for."""
-    model, params = ModelParams.load(), AnswerParams.load()
+    model, longest_answer = ModelParams.load(), AnswerParams.load().max_new_tokens
     encoder = ChatEncoder(load_tokenizer(base_folder(model)), PromptParams.load())
-    context, examples = context_of(_config(model)), read_jsonl(PREPARED / "test.jsonl")
-    drawn = (examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind))
+    context = context_of(_config(model))
     return [
-        example.id
-        for example in drawn
-        if Question.of(example, encoder).longest(params.max_new_tokens) > context
+        example.id for example in _asked() if Question.of(example, encoder).longest(longest_answer) > context
     ]
+
+
+def _shots_shown() -> Mapping[str, Any]:
+    """What the record of the answers with shots says of these."""
+    params, kinds = AnswerParams.load(), {example.kind for example in _asked()}
+    training = read_jsonl(PREPARED / "train.jsonl")
+    return shots_record(drawn_shots(training, kinds, params.seed, params.shots))
+
+
+def _asked() -> list[Example]:
+    """The test questions that params.yaml draws."""
+    params, examples = AnswerParams.load(), read_jsonl(PREPARED / "test.jsonl")
+    return [examples[index] for index in drawn_indices(examples, params.seed, params.examples_per_kind)]
 
 
 def _history() -> TrainingResult:

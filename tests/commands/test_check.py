@@ -36,6 +36,13 @@ def test_questions_that_were_made_are_not_made_again(
     assert made == []
 
 
+def test_a_kind_with_too_few_examples_to_be_shown_is_told(content: dict[str, Any]) -> None:
+    content["answer"]["shots"] = 4
+    content["data"]["kinds"]["medical_term"]["train"] = 3
+    (problem,) = check.check_project(content)
+    assert problem.startswith("params.yaml: answer.shots is 4, but data.kinds.medical_term.train is 3; ")
+
+
 def test_every_problem_is_told_at_once(content: dict[str, Any]) -> None:
     content["finetune"]["lora"]["r"] = "sixteen"
     content["evaluate"]["set_kinds"] = ["organ_systems"]

@@ -194,6 +194,16 @@ def test_the_knobs_lower_what_the_page_says(
     assert size(full.model_copy(update=changes)) < size(full)
 
 
+def test_shots_make_prompts_longer_where_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = Settings.load()
+    shown = dataclasses.replace(settings, answer=settings.answer.model_copy(update={"shots": 3}))
+    for part in ("cache", "pass"):
+        plain, longer = (parts_at_most(one, "answer", "cpu")[part] for one in (settings, shown))
+        assert longer > plain
+    assert parts_at_most(shown, "unquantized", "cpu") == parts_at_most(settings, "unquantized", "cpu")
+
+
 def test_a_verdict_names_the_parameter_to_change() -> None:
     device = Device("cpu", "CPU", total=3 * GIB, free=GIB)
     assert Need("finetune", {"pass": GIB / 2}).verdict(device) == "finetune fits"

@@ -166,6 +166,52 @@ def test_tampered_answers_are_refused(
     assert expected in str(error.value)
 
 
+def with_shots(content: Content, number: int) -> Content:
+    changed = deepcopy(content)
+    changed["record"]["parameters"]["answer"]["shots"] = number
+    return changed
+
+
+NOTHING: Content = {"record": {}, "too_long": [], "answers": []}
+
+
+def pair_all(content: Content, shots: Content) -> list[int]:
+    for name, one in (("base", content), ("shots", shots)):
+        Path(f"{name}.json").write_text(json.dumps(one))
+    same = read_answers(Path("base.json"))
+    return paired(EXAMPLES, TEST, same, same, read_answers(Path("shots.json")))
+
+
+def test_answers_with_shots_pair_and_are_ignored_if_there_are_none(answers: Content) -> None:
+    expected = drawn_indices(EXAMPLES, 3, 3)
+    assert pair_all(answers, NOTHING) == pair_all(with_shots(answers, 0), NOTHING) == expected
+    assert pair_all(with_shots(answers, 2), with_shots(answers, 2)) == expected
+
+
+@pytest.mark.parametrize("tamper", [drop, leave_out, other_test, other_base, unlikely])
+def test_tampered_answers_with_shots_are_refused(answers: Content, tamper: Callable[[Content], None]) -> None:
+    honest = with_shots(answers, 2)
+    tampered = deepcopy(honest)
+    tamper(tampered)
+    with pytest.raises(MedtuneError, match=r"metrics/answers-shots\.json"):
+        pair_all(honest, tampered)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "expected"),
+    [
+        (0, 2, "holds answers, but answer.shots was 0"),
+        (2, None, "its record lacks 'parameters.answer'"),
+        (2, 3, "were made with different parameters"),
+    ],
+)
+def test_answers_with_shots_are_those_that_the_parameters_ask_for(
+    answers: Content, asked: int, given: int | None, expected: str
+) -> None:
+    with pytest.raises(MedtuneError, match=expected):
+        pair_all(with_shots(answers, asked), NOTHING if given is None else with_shots(answers, given))
+
+
 def test_answers_that_are_not_there_or_cut_short_say_what_to_run(answers: Content) -> None:
     with pytest.raises(MedtuneError, match=r"nothing.json: not there; run `dvc repro`"):
         read_answers(Path("nothing.json"))

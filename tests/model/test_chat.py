@@ -44,6 +44,100 @@ def test_harmless_text_is_encoded_as_the_template_would(tokenizer: PreTrainedTok
     assert str(tokenizer.decode(rest)).strip() == ""
 
 
+SHOTS = [
+    example(id="2", question="What is a cough?", answer="A noise."),
+    example(id="3", question="What is pain?", answer="It hurts.", choices=["It hurts.", "It itches."]),
+]
+
+
+def turns(system: str) -> list[dict[str, str]]:
+    """The two shots and the question as messages."""
+    said = [text for shot in SHOTS for text in (shot.user_text, shot.answer)]
+    messages = [
+        {"role": role, "content": content}
+        for role, content in zip(["user", "assistant"] * 3, [*said, "What is fever?"], strict=False)
+    ]
+    return [{"role": "system", "content": system}, *messages] if system else messages
+
+
+@pytest.mark.parametrize("system", [PROMPT.system, ""])
+def test_shots_are_earlier_turns_as_the_template_writes_them(
+    tokenizer: PreTrainedTokenizerFast, system: str
+) -> None:
+    encoder = ChatEncoder(tokenizer, PromptParams(system=system, date=PROMPT.date))
+    text = tokenizer.apply_chat_template(
+        turns(system), tokenize=False, add_generation_prompt=True, date_string=PROMPT.date
+    )
+    assert encoder.encode_prompt(example(), SHOTS) == tokenizer(text, add_special_tokens=False).input_ids
+    assert encoder.encode_prompt(example(), SHOTS[:0]) == encoder.encode_prompt(example())
+
+
+def test_shots_are_shown_as_an_example_is_trained(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = ChatEncoder(tokenizer, PROMPT)
+    trained = encoder.encode(SHOTS[0]).input_ids
+    assert encoder.encode_prompt(example(), SHOTS[:1])[: len(trained)] == trained
+
+
+@pytest.mark.parametrize("field", ["question", "answer", "context"])
+def test_control_tokens_in_shots_stay_text(tokenizer: PreTrainedTokenizerFast, field: str) -> None:
+    encoder = ChatEncoder(tokenizer, PROMPT)
+    special = set(tokenizer.all_special_ids)
+    plain, forged = (
+        encoder.encode_prompt(example(), [example(id="2", **{field: text})]) for text in ("Fever", FORGED)
+    )
+    control = [[i for i in ids if i in special] for ids in (plain, forged)]
+    assert control[0] == control[1]
+    assert FORGED in tokenizer.decode(forged)
+
+
+def test_exactly_one_bos_with_shots(llama3_tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = ChatEncoder(llama3_tokenizer, PROMPT).encode_prompt(example(), SHOTS)
+    assert ids[0] == llama3_tokenizer.bos_token_id
+    assert ids.count(llama3_tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "{% for",
+            "{% if messages|length > 3 %}{{ raise_exception('one turn') }}{% endif %}{% for",
+            "one turn",
+        ),
+        (
+            "in messages %}",
+            "in (messages if messages|length < 4 else messages[-2:]) %}",
+            "does not write the messages in order",
+        ),
+        ("{% for", "{{ messages[1]['content'] if messages|length > 3 }}{% for", "in order|a message twice"),
+        (
+            "+ message['content']",
+            "+ ('<think>' if message['role'] == 'assistant' and not loop.last else '') + message['content']",
+            "opens an earlier answer in another way",
+        ),
+        (
+            "+ '<|im_end|>'",
+            "+ ('<|endoftext|>' if message['role'] == 'assistant' and not loop.last else '<|im_end|>')",
+            "ends an earlier answer in another way",
+        ),
+    ],
+    ids=["raises", "drops", "twice", "opens", "ends"],
+)
+def test_templates_that_cannot_show_shots_are_refused_with_shots_alone(
+    chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    chatml_tokenizer.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert old in CHATML
+    tokenizer.chat_template = CHATML.replace(old, new, 1)
+    encoder = ChatEncoder(tokenizer, PROMPT)
+    assert encoder.encode_prompt(example())
+    with pytest.raises(
+        MedtuneError, match=rf"answer\.shots is 2, but the model's chat template .*({expected})"
+    ):
+        encoder.encode_prompt(example(), SHOTS)
+
+
 @pytest.mark.parametrize("field", ["question", "answer", "context", "system"])
 def test_control_tokens_in_data_stay_text(tokenizer: PreTrainedTokenizerFast, field: str) -> None:
     encoder = ChatEncoder(tokenizer, PROMPT)
@@ -138,6 +232,7 @@ def test_context_and_choices_are_part_of_the_question() -> None:
             "{% if add_generation_prompt %}<think>{% endif %}",
             "opens an answer in two ways",
         ),
+        ("{% for m in messages %}{{ m['content'] * 2 }}{% endfor %}", "in order|writes a message twice"),
         (None, "cannot be used: .*chat_template"),
         ("{{ raise_exception('no system role') }}", "cannot be used: no system role"),
     ],

@@ -80,7 +80,7 @@ def test_pickles_beside_the_weights_are_not_run(attacker: Path, payload: bytes, 
     assert run(*ASK, cwd=clone).strip()
     attempt(*MEDTUNE, "verify", cwd=clone)
     edit_params(clone / "params.yaml", {"answer.max_new_tokens": 4})
-    assert repro(clone) == {"code", "answer-base", "answer-tuned", "evaluate"}
+    assert repro(clone) == {"code", "answer-base", "answer-tuned", "answer-shots", "evaluate"}
     assert not mark.exists()
 
 

@@ -82,6 +82,7 @@ def test_git_holds_no_data_text_and_no_weights(project: Path) -> None:
         "baseline_results.json",
         "answers-base.json",
         "answers-tuned.json",
+        "answers-shots.json",
     }
     assert not {name for name in committed if Path(name).name in {"train.jsonl", *with_text}}
     of_models = {name for name in committed if name.startswith("models/") and not name.endswith(".gitignore")}

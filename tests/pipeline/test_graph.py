@@ -20,7 +20,7 @@ from tests.project import run
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 DECLARED: dict[str, Any] = PIPELINE["stages"]
 STAGES = {
-    stage.name: stage for stage in (prepare.STAGE, finetune.STAGE, answer.BASE, answer.TUNED, evaluate.STAGE)
+    stage.name: stage for stage in (prepare.STAGE, finetune.STAGE, *answer.STAGES.values(), evaluate.STAGE)
 }
 each_stage = pytest.mark.parametrize("stage", STAGES.values(), ids=list(STAGES))
 FLOORS = [
@@ -91,7 +91,7 @@ def test_no_module_of_a_stage_reads_parameters_on_its_own(stage: Stage) -> None:
         and node.func.value.id in sections
     }
     # For users of `Answerer.load`; the stage hands its parameters on.
-    assert {name for name, _ in callers} <= {"medtune/answer/answerer.py"}
+    assert {name for name, _ in callers} <= {"medtune/answer/params.py"}
 
 
 @each_stage
@@ -115,7 +115,7 @@ def test_every_run_of_a_stage_goes_into_the_run_cache(stage: Stage) -> None:
 
 @each_stage
 def test_every_path_in_the_code_is_declared(stage: Stage) -> None:
-    # answer-base and answer-tuned are one module: each path must belong to one of them.
+    # Those named answer-* are one module: each path must belong to one of them.
     same_module = [other for other in STAGES.values() if other.module == stage.module]
     declared = {path.as_posix() for other in same_module for path in (*other.inputs, *other.outputs)}
     unrecorded = {"metrics/timing.json", "metrics/environment.json"}
@@ -167,7 +167,7 @@ def test_core_data_and_evaluate_import_no_torch(package: str) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("stage", ["code", "prepare", "evaluate"])
+@pytest.mark.parametrize("stage", ["code", "prepare", "answer", "evaluate"])
 def test_the_quick_stages_import_no_torch(stage: str) -> None:
     script = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
@@ -224,8 +224,9 @@ def test_clock_and_machine_are_outputs_of_no_stage() -> None:
         assert not {"metrics/timing.json", "metrics/environment.json"} & outputs(stage)
 
 
-def test_the_answers_of_both_models_differ_in_the_adapter_alone() -> None:
-    base, tuned = DECLARED["answer-base"], DECLARED["answer-tuned"]
+def test_the_answers_differ_in_the_adapter_or_in_the_shots_alone() -> None:
+    base, tuned, shots = (DECLARED[f"answer-{name}"] for name in ("base", "tuned", "shots"))
     difference = set(tuned["deps"]) - set(base["deps"])
     assert difference == {"models/adapter/adapter_model.safetensors", "models/adapter/adapter_config.json"}
-    assert base["params"] == tuned["params"]
+    assert set(shots["deps"]) - set(base["deps"]) == {"data/prepared/train.jsonl"}
+    assert base["params"] == tuned["params"] == shots["params"]

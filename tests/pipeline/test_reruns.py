@@ -104,6 +104,7 @@ def parameter(key: str, value: object) -> Callable[[Path], None]:
 
 
 TUNED = {"finetune", "answer-tuned", "evaluate"}
+ANSWERING = {"answer-base", "answer-tuned", "answer-shots"}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,9 @@ TUNED = {"finetune", "answer-tuned", "evaluate"}
         (a_data_parameter_that_leaves_the_questions, QUICK | {"prepare"}),
         (parameter("finetune.learning_rate", 0.02), QUICK | TUNED),
         (parameter("evaluate.partial_f1", 0.4), QUICK | {"evaluate"}),
-        (parameter("answer.max_new_tokens", 3), QUICK | {"answer-base", "answer-tuned", "evaluate"}),
-        (parameter("prompt.system", "Answer."), QUICK | TUNED | {"answer-base"}),
+        (parameter("answer.max_new_tokens", 3), QUICK | ANSWERING | {"evaluate"}),
+        (parameter("answer.shots", 1), QUICK | ANSWERING | {"evaluate"}),
+        (parameter("prompt.system", "Answer."), QUICK | TUNED | ANSWERING),
     ],
     ids=[
         "nothing",
@@ -134,6 +136,7 @@ TUNED = {"finetune", "answer-tuned", "evaluate"}
         "finetune",
         "evaluate",
         "answer",
+        "shots",
         "prompt",
     ],
 )
@@ -184,6 +187,11 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
         ({"data.source": "data/raw/nothing.jsonl"}, "data/raw/nothing.jsonl: no such file"),
         ({"finetune.launch": "fsdp"}, "finetune.launch is 'fsdp', which shards a model on GPUs only"),
         ({"finetune.max_length": 8}, "data/prepared/train.jsonl: example "),
+        ({"answer.shots": 17}, "answer.shots is 17"),
+        (
+            {"answer.shots": 4, "data.kinds.definition.train": 3},
+            "answer.shots is 4, but data.kinds.definition.train is 3; lower the one or raise the other",
+        ),
         ({"data.kinds.definition.test": 200}, "data.kinds.definition.test asks for 200 examples; "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -172,6 +172,17 @@ def test_two_processes_give_the_answers_of_one(together: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_give_the_answers_of_one_with_shots(together: Path) -> None:
+    params, given = together / "params.yaml", []
+    for launch in ("ddp", "single"):
+        edit_params(params, {"answer.launch": launch, "answer.shots": 2})
+        run("python", "-m", "stages.answer", "shots", cwd=together)
+        given.append(json.loads((together / "metrics/answers-shots.json").read_text())["answers"])
+    edit_params(params, {"answer.launch": "ddp", "answer.shots": 0})
+    assert given[0] == given[1] != []
+
+
+@pytest.mark.slow
 def test_a_killed_process_ends_all_and_the_next_run_has_the_same_bytes(
     together: Path, again: Path, patch: Callable[[str], dict[str, str]]
 ) -> None:

@@ -250,7 +250,7 @@ def test_the_run_cache_serves_a_second_machine(team_on: Callable[[str], Team]) -
     team = team_on("s3")
     second = team.clone("second")
     edit_params(team.first / "params.yaml", {"answer.max_new_tokens": 6})
-    assert repro(team.first) == {"code", "answer-base", "answer-tuned", "evaluate"}
+    assert repro(team.first) == {"code", "answer-base", "answer-tuned", "answer-shots", "evaluate"}
     run(*MEDTUNE, "push-runs", cwd=team.first)
     edit_params(second / "params.yaml", {"answer.max_new_tokens": 6})
     run("dvc", "pull", "--run-cache", "--allow-missing", cwd=second)
