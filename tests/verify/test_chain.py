@@ -175,6 +175,18 @@ def test_wrong_answers_that_were_dropped_from_the_answers_break_the_chain(projec
     assert "parameters.answer.examples_per_kind" in broken()[ANSWERS]
 
 
+def test_wrong_answers_that_are_passed_off_as_too_long_break_the_chain(project: Path) -> None:
+    paths = ("metrics/answers-base.json", "metrics/answers-tuned.json", "metrics/answers-shots.json")
+    for path in paths[:2]:
+        edit_json(path, lambda content: content["too_long"].append(content["answers"].pop()["id"]))
+        relock(path)
+    expected = f"{paths[0]}: 'too_long' does not list what the model's context has no room for"
+    assert broken()[ANSWERS] == expected
+    edit_json(paths[2], lambda content: content["too_long"].append("1"))
+    relock(paths[2])
+    assert broken()[ANSWERS] == f"{paths[2]}: 'too_long' is not what it should be"
+
+
 def test_answers_of_a_base_that_was_not_asked_break_the_chain(project: Path) -> None:
     path = "metrics/answers-tuned.json"
     other = {"text": "made up", "tokens": 1, "truncated": False}
