@@ -18,8 +18,8 @@ from medtune.evaluate.lookups import look_up
 from medtune.evaluate.models import LOOKUP
 from medtune.evaluate.pairing import paired
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.predictions import judge
-from medtune.evaluate.report import report
+from medtune.evaluate.predictions import judge, require_known_kinds
+from medtune.evaluate.report import report, what_was_asked
 from medtune.evaluate.results import results
 from medtune.evaluate.summary import (
     accuracy_rows,
@@ -38,7 +38,6 @@ ADAPTER_CONFIG = Path("models/adapter/adapter_config.json")
 TRAINING = Path("metrics/training.json")
 TRAINING_DETAILS = Path("metrics/training_details.json")
 LOSS = Path("metrics/curves/loss.csv")
-RECORD = Path("models/record.json")
 CARD = Path("models/adapter/README.md")
 HEADLINE = Path("metrics/evaluation.json")
 KINDS = Path("metrics/kinds")
@@ -60,7 +59,6 @@ STAGE = Stage(
         TRAINING,
         TRAINING_DETAILS,
         LOSS,
-        RECORD,
         answers.BASE,
         answers.TUNED,
         answers.SHOTS,
@@ -75,6 +73,7 @@ def main(run: Run) -> None:
     base_answers, tuned_answers = answers.read_answers(answers.BASE), answers.read_answers(answers.TUNED)
     shots_answers = answers.read_answers(answers.SHOTS)
     examples = run.examples(TEST)
+    require_known_kinds(examples, params)
     indices = paired(examples, TEST, base_answers, tuned_answers, shots_answers)
 
     selected = [examples[index] for index in indices]
@@ -89,10 +88,11 @@ def main(run: Run) -> None:
     unquantized = judge(selected, tuned_answers.unquantized or {}, params)
     found = details(predictions, looked.relatives, unquantized, params, too_long=len(tuned_answers.too_long))
     figures = headline(found)
+    training = read_json(TRAINING) | read_json(TRAINING_DETAILS)
     card = model_card(
         tuned_answers.record,
         read_json(ADAPTER_CONFIG),
-        read_json(TRAINING) | read_json(TRAINING_DETAILS),
+        training,
         figures,
         ATTRIBUTION.read_text(encoding="utf-8"),
     )
@@ -102,7 +102,7 @@ def main(run: Run) -> None:
         figures,
         found,
         read_csv(LOSS),
-        read_json(RECORD),
+        what_was_asked(tuned_answers.record, training["settings"], params),
         params.near_relative,
     )
 

@@ -91,7 +91,7 @@ def main(run: Run) -> None:
         publish_adapter(checkpoints.path(result.best_step), tokenizer, ADAPTER)
         write_json(RECORD, record | {"adapter": file_sha256(ADAPTER / WEIGHTS)})
         write_json(METRICS, training_metrics(result))
-        write_json(DETAILS, training_details(result, model, training, validation))
+        write_json(DETAILS, training_details(result, model, training, validation, params))
     record_environment(STAGE.name, environment)
     record_timing(STAGE.name, result.seconds, result.tokens, device_memory_peak(device))
     print(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.commands.revisions import WORKSPACE, read_predictions
+from medtune.commands.revisions import WORKSPACE, read_predictions, read_seeds_of
 from medtune.commands.score import judge_given, rules
 from medtune.commands.tables import as_markdown, as_text, one_line
 from medtune.core.errors import MedtuneError
@@ -20,6 +20,7 @@ from medtune.evaluate.comparison import METRICS, compare
 from medtune.evaluate.confusion import by_answer
 from medtune.evaluate.params import DiffParams, EvaluateParams
 from medtune.evaluate.predictions import Prediction, by_kind
+from medtune.evaluate.seeds import Seeds, noise_band
 from medtune.evaluate.summary import few_answers
 
 EXAMPLES = 5
@@ -43,6 +44,7 @@ class Diff:
     comparisons: Mapping[str, Any]
     params: EvaluateParams
     tolerated: DiffParams
+    seeds: Seeds | None = None
 
     @property
     def changed(self) -> tuple[list[int], list[int]]:
@@ -68,7 +70,8 @@ def make_diff(before: str, after: str = WORKSPACE, *, common: bool = False) -> D
     aligned = align(*sides, names, common=common)
     params = rules()
     one, other = (judge_given(side, params) for side in (aligned.before, aligned.after))
-    return Diff(names, aligned, one, other, compare(one, other, params.seed), params, _tolerated())
+    comparisons = compare(one, other, params.seed)
+    return Diff(names, aligned, one, other, comparisons, params, _tolerated(), read_seeds_of(*names))
 
 
 def _tolerated() -> DiffParams:
@@ -89,6 +92,10 @@ def diff_as_json(diff: Diff) -> str:
             "differing": diff.aligned.differing,
         },
         "comparisons": diff.comparisons,
+        "seeds": [
+            {"kind": kind or None, "metric": metric, "band": band, "larger": abs(one["difference"]) > band}
+            for kind, metric, one, band in _bands(diff)
+        ],
         "gained": [_example(diff, number) for number in gained],
         "lost": [_example(diff, number) for number in lost],
         "worse": diff.losses,
@@ -119,6 +126,7 @@ def _described(diff: Diff, table: Any, examples: int | None, *, markdown: bool) 
     yield ""
     yield _explained(diff.comparisons)
     yield from _few(diff)
+    yield from _beside_seeds(diff)
     for title, numbers in zip(("gained", "lost"), diff.changed, strict=True):
         yield from _listed(diff, title, numbers, examples, markdown=markdown)
 
@@ -177,6 +185,30 @@ def _few(diff: Diff) -> Iterator[str]:
         if before and after and kind not in diff.params.set_kinds:
             yield f"{one_line(kind)}, A: {few_answers(before)}"
             yield f"{one_line(kind)}, B: {few_answers(after)}"
+
+
+def _bands(diff: Diff) -> Iterator[tuple[str, str, Mapping[str, Any], float]]:
+    """Kind, metric, comparison, and what a seed alone does, of whatever that is known of."""
+    if diff.seeds is None:
+        return
+    for kind, metric, one in _each(diff.comparisons):
+        spreads = diff.seeds.kinds.get(kind, {}) if kind else diff.seeds.all
+        if metric in spreads and (band := noise_band(spreads[metric].values)) is not None:
+            yield kind, metric, one, band
+
+
+def _beside_seeds(diff: Diff) -> Iterator[str]:
+    """Whether differences are larger than what another seed makes of the same run."""
+    if diff.seeds is None:
+        return
+    yield f"\nbeside what the seed alone does ({len(diff.seeds.seeds)} seeds, metrics/seeds.json):"
+    for kind, metric, one, band in _bands(diff):
+        size = "larger" if abs(one["difference"]) > band else "no larger"
+        of_kind = f" of {one_line(kind)}" if kind else ""
+        yield (
+            f"  {LABELS[metric]}{of_kind}: {_difference(metric, one)} is {size} than the "
+            f"{_signed(metric, band).lstrip('+')} that two seeds may differ by"
+        )
 
 
 def _value(metric: str, value: float) -> str:

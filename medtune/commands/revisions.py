@@ -22,7 +22,9 @@ from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml
 from medtune.evaluate.prediction_files import Given, read_results
+from medtune.evaluate.seeds import SEEDS_FILE, Seeds, parse_seeds, read_seeds, seeds_fingerprint
 from medtune.run.code import PAGE_SUFFIXES, digest, is_quantised
+from medtune.run.lock_file import LOCK_FILE
 
 RESULTS = "metrics/evaluation_results.json"
 WORKSPACE = "workspace"
@@ -39,6 +41,25 @@ def read_predictions(name: str) -> list[Given]:
         return read_results(read_file(Path(name)), name)
     shown = RESULTS if name == WORKSPACE else f"{name}: {RESULTS}"
     return read_results(_of_revision(name), shown)
+
+
+def read_seeds_of(*names: str) -> Seeds | None:
+    """How far figures scatter between seeds (`medtune seeds`), if it was measured for one of these runs."""
+    found = [_seeds_of(name) for name in names if not name.endswith(FILES)]
+    return next((seeds for seeds in found if seeds), None)
+
+
+def _seeds_of(name: str) -> Seeds | None:
+    """Those of the run's commit, or of the workspace: it may have been measured later."""
+    with Repo() as repo:
+        revision = name if name == WORKSPACE else resolve_rev(repo.scm, name)
+        with repo.switch(revision):
+            lock = repo.fs.join(repo.root_dir, str(LOCK_FILE))
+            stages = parse_yaml(_text(repo, lock), LOCK_FILE)["stages"]
+            path = repo.fs.join(repo.root_dir, str(SEEDS_FILE))
+            there = parse_seeds(_text(repo, path), f"{name}: {SEEDS_FILE}") if repo.fs.exists(path) else None
+    wanted = seeds_fingerprint(stages)
+    return next((one for one in (there, read_seeds()) if one and one.fingerprint == wanted), None)
 
 
 def read_file(path: Path) -> str:

@@ -34,16 +34,20 @@ class Prediction:
         return Ballot(example.choices, answer.log_likelihoods, right, answer.end_log_likelihoods)
 
 
-def judge(
-    examples: Sequence[Example], answers: Mapping[str, AnswerText], params: EvaluateParams
-) -> list[Prediction]:
-    """Score the answers to those examples that have one: a lookup may have nothing to look up."""
+def require_known_kinds(examples: Sequence[Example], params: EvaluateParams) -> None:
+    """Refuse a kind in `evaluate.set_kinds` that no test question is of."""
     kinds = sorted({example.kind for example in examples})
     if unknown := sorted(set(params.set_kinds) - set(kinds)):
         raise MedtuneError(
             f"params.yaml: evaluate.set_kinds has '{unknown[0]}', a kind that was not asked; "
             f"{nearest(unknown[0], kinds)}"
         )
+
+
+def judge(
+    examples: Sequence[Example], answers: Mapping[str, AnswerText], params: EvaluateParams
+) -> list[Prediction]:
+    """Score the answers to those examples that have one: a lookup may have nothing to look up."""
     return [predict(one, answers[one.id], params) for one in examples if one.id in answers]
 
 

@@ -30,8 +30,10 @@ from medtune.evaluate.page.words import (
     verdict_sentence,
     with_interval,
 )
+from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import Prediction
 
+ADAPTER = "models/adapter/adapter_model.safetensors"
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -61,8 +63,8 @@ def report(
 
     `predictions` are by model: base and tuned, perhaps shots, then the lookups, which may lack some examples;
     `relatives` has for each its nearest training question, a near one from similarity `near` on. `figures`,
-    `details`, `loss` and `record` are the contents of metrics/evaluation.json, metrics/details.json,
-    metrics/curves/loss.csv and models/record.json.
+    `details` and `loss` are the contents of metrics/evaluation.json, metrics/details.json and
+    metrics/curves/loss.csv, `record` is what `what_was_asked` gives.
     """
     found = list(sections(predictions, details, loss, record, near))
     charts = [part for section in found for part in section.parts if isinstance(part, Chart)]
@@ -80,7 +82,7 @@ def report(
         scripts=scripts,
         notice=NOT_MEDICAL_ADVICE.split("**"),
         base_model=record.get("base_model", {}).get("source"),
-        adapter=record.get("adapter"),
+        adapter=record.get("inputs", {}).get(ADAPTER),
         questions=f"{len(predictions['tuned']):,}",
         exact=[
             (model, with_interval("accuracy", details["all"].get(model, {"accuracy": figures[name]})))
@@ -91,6 +93,18 @@ def report(
         charts=_data({f"chart-{number}": chart.spec for number, chart in enumerate(charts, start=1)}),
         examples=_data(rows.examples(predictions, relatives, near)),
     )
+
+
+def what_was_asked(
+    answers: Mapping[str, Any], finetune: Mapping[str, Any], params: EvaluateParams
+) -> dict[str, Any]:
+    """A record for the page: that of the adapter's answers, with the settings of training and evaluation.
+
+    models/record.json, with the digests of code and training data, is not read: other code that trains the
+    same adapter leaves the same page.
+    """
+    settings = {"finetune": dict(finetune), params.name: params.model_dump()}
+    return {**answers, "parameters": {**answers["parameters"], **settings}}
 
 
 def _verdict(other: str, comparisons: Mapping[str, Any]) -> Verdict:

@@ -27,8 +27,8 @@ DECIDE = ("digests/", "data/prepared/", "configs/accelerate/")
 """What decides a run beside its parameters: code, questions, launch files. The rest follows from these."""
 FEWEST = 2
 ENDS = ("_low", "_high")
-UNTUNED = ("base",)
-"""Figures of the untuned model, which no seed touches."""
+UNTUNED = ("base", "lookup")
+"""Figures of the untuned model and of lookups, which no seed touches."""
 
 Figures = Mapping[str, float]
 

@@ -114,9 +114,13 @@ def training_metrics(result: TrainingResult) -> dict[str, float]:
 
 
 def training_details(
-    result: TrainingResult, model: PeftModel, training: EncodedExamples, validation: EncodedExamples
-) -> dict[str, float]:
-    """The content of `metrics/training_details.json`: what it took to come to the metrics.
+    result: TrainingResult,
+    model: PeftModel,
+    training: EncodedExamples,
+    validation: EncodedExamples,
+    params: FinetuneParams,
+) -> dict[str, Any]:
+    """The content of `metrics/training_details.json`: what it took to come to the metrics, and the settings.
 
     Tokens of prompts include the system prompt and the template; what all examples share is counted in each.
     """
@@ -137,6 +141,7 @@ def training_details(
         "validation_answer_tokens": validation.answer_tokens,
         "trainable_parameters": trainable,
         "parameters": total,
+        "settings": params.model_dump(),
     }
 
 

@@ -125,7 +125,8 @@ def check_training() -> None:
         folder = Path(temporary)
         write_json(folder / "training.json", training_metrics(history))
         write_json(
-            folder / "training_details.json", training_details(history, _untrained(), training, validation)
+            folder / "training_details.json",
+            training_details(history, _untrained(), training, validation, params),
         )
         write_curves(folder / "curves", history.log)
         for made in sorted(path for path in folder.rglob("*") if path.is_file()):

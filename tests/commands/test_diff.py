@@ -11,6 +11,8 @@ import pytest
 from medtune.commands.diff import describe_diff, diff_as_json, make_diff, require_no_loss
 from medtune.commands.revisions import RESULTS, read_predictions
 from medtune.core.errors import MedtuneError
+from medtune.core.yaml_file import parse_yaml
+from medtune.evaluate.seeds import SEEDS_FILE, collect_seeds, seeds_fingerprint
 from tests.project import attempt, commit, run
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
@@ -98,6 +100,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(repository)
     yield repository
+    (repository / SEEDS_FILE).unlink(missing_ok=True)
     run("git", "checkout", "--quiet", "--force", "main", cwd=repository)
     run("dvc", "checkout", "--quiet", "--force", cwd=repository)
 
@@ -248,3 +251,41 @@ def test_one_question_one_group_and_no_repository_are_no_traceback(tmp_path: Pat
     assert shown.stderr.startswith(
         "error: 'main' is no file of predictions (.json, .jsonl), and here is no repo"
     )
+
+
+def write_seeds(folder: Path, revision: str) -> None:
+    """What three seeds would have left beside that run, each 0.1 points from the next."""
+    lock = run("git", "show", f"{revision}:dvc.lock", cwd=folder)
+    named = seeds_fingerprint(parse_yaml(lock, Path("dvc.lock"))["stages"])
+    runs = [{"accuracy": value} for value in (0.5, 0.502, 0.501)]
+    found = collect_seeds(named, range(3), runs, [{"closed": one} for one in runs])
+    (folder / SEEDS_FILE).write_text(found.model_dump_json())
+
+
+def test_a_difference_is_held_against_what_a_seed_does_where_that_is_known(here: Path) -> None:
+    assert "seed" not in describe_diff(make_diff("small", "rank-16"))
+    write_seeds(here, "rank-16")
+    content = json.loads(diff_as_json(make_diff("small", "rank-16")))
+    assert [one["kind"] for one in content["seeds"]] == [None, "closed"]
+    # t(0.975; 2) s sqrt(2)
+    assert content["seeds"][0]["band"] == pytest.approx(4.302653 * 0.001 * 2**0.5)
+    difference = content["comparisons"]["all"]["accuracy"]["difference"]
+    assert content["seeds"][0]["larger"] == (abs(difference) > 0.0061)
+    text = describe_diff(make_diff("rank-8", "rank-16"))
+    assert "beside what the seed alone does (3 seeds, metrics/seeds.json):" in text
+    assert "exact answers: +0.0 points is no larger than the 0.6 that two seeds may differ by" in text
+
+
+def test_seeds_of_another_run_say_nothing_and_a_damaged_file_is_an_error(here: Path) -> None:
+    write_seeds(here, "rank-8")
+    (here / SEEDS_FILE).write_text((here / SEEDS_FILE).read_text()[:-1])
+    with pytest.raises(MedtuneError, match=r"metrics/seeds.json: not what `medtune seeds` wrote"):
+        make_diff("rank-8", "rank-16")
+    write_seeds(here, "rank-8")
+    text = (here / SEEDS_FILE).read_text()
+    (here / SEEDS_FILE).write_text(text.replace('"fingerprint":"', '"fingerprint":"0')[:-1] + "}")
+    with pytest.raises(MedtuneError, match=r"metrics/seeds.json: not what `medtune seeds` wrote"):
+        make_diff("rank-8", "rank-16")
+    named = json.loads(text)["fingerprint"]
+    (here / SEEDS_FILE).write_text(text.replace(named, named[::-1]))
+    assert make_diff("rank-8", "rank-16").seeds is None

@@ -8,7 +8,7 @@ from medtune.core.examples import Example
 from medtune.evaluate.lookups import Relative
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import Prediction, by_kind, judge
-from medtune.evaluate.report import report
+from medtune.evaluate.report import ADAPTER, report
 from tests.conftest import example
 
 MODELS = ("base", "tuned", "most_frequent", "nearest")
@@ -24,12 +24,9 @@ LOSS = [
     for step in range(every, 101, every)
 ]
 RECORD = {
-    "inputs": {
-        "data/prepared/train.jsonl": "32d54e56cfbead171f47263cf54a3a064bfdae743dd1fb6c6e19575c7de5d3e8"
-    },
+    "inputs": {ADAPTER: "662cfd1dcfe8282dcc634a56f1345ba7e0c2506c3b85508699df8d773f430a81"},
     "parameters": {"prompt": {"system": "Answer in short."}, "finetune": {"lora": {"r": 16}, "epochs": 1.0}},
     "base_model": {"source": "package:model==1/model.gguf", "revision": None},
-    "adapter": "662cfd1dcfe8282dcc634a56f1345ba7e0c2506c3b85508699df8d773f430a81",
 }
 FIGURES = {"accuracy": 0.5, "base": 0.25, "gain": 0.25, "gain_low": 0.1, "gain_high": 0.4}
 

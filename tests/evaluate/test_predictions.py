@@ -6,7 +6,7 @@ from medtune.core.examples import Example
 from medtune.evaluate.figures import figures
 from medtune.evaluate.lookups import Relative
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.predictions import judge
+from medtune.evaluate.predictions import judge, require_known_kinds
 from medtune.evaluate.results import results
 from tests.conftest import example
 
@@ -24,7 +24,7 @@ def closed(*choices: str, answer: str, **fields: object) -> Example:
 def test_an_unknown_set_kind_is_refused() -> None:
     params = PARAMS.model_copy(update={"set_kinds": ["organ_systems"]})
     with pytest.raises(MedtuneError, match=r"evaluate.set_kinds has 'organ_systems', .* 'organ_system'\?"):
-        judge([example(kind="organ_system")], {}, params)
+        require_known_kinds([example(kind="organ_system")], params)
 
 
 def test_of_several_right_answers_the_closest_counts() -> None:

@@ -424,7 +424,7 @@ def test_metrics_are_one_figure_and_the_rest_details(run: Run, params: FinetuneP
     model, result = run(params)
     training, validation = EncodedExamples(rows(38), ["long"]), EncodedExamples(rows(9), [])
     assert training_metrics(result) == {"validation_loss": result.validation_loss}
-    details = training_details(result, model, training, validation)
+    details = training_details(result, model, training, validation, params)
     assert (details["steps"], details["examples"], details["examples_left_out"]) == (20, 38, 1)
     # Three tokens of each row are its prompt.
     assert (details["prompt_tokens"], details["validation_prompt_tokens"]) == (3 * 38, 3 * 9)

@@ -423,16 +423,15 @@ def _record(record: Mapping[str, Any]) -> Section:
     made_of = [
         *([name, f"sha256 {digest}"] for name, digest in record.get("inputs", {}).items()),
         *([f"base model: {name}", value] for name, value in _flat(record.get("base_model", {}))),
-        *([["adapter", f"sha256 {record['adapter']}"]] if "adapter" in record else []),
     ]
     tables = [
-        Table("What the adapter was made of", ["input", "content"], made_of, words=True),
+        Table("What was asked", ["input", "content"], made_of, words=True),
         Table("Parameters", ["parameter", "value"], parameters, words=True),
     ]
     return Section(
         "record",
         "Parameters and record",
-        ["As in models/record.json: equal digests are equal bytes."],
+        ["Equal digests are equal bytes. models/record.json has those of code and training data too."],
         [table for table in tables if table.rows],
     )
 
