@@ -3,8 +3,8 @@
     python -m stages.evaluate
 
 Reads data/prepared/{train,test}.jsonl and metrics/answers-{base,tuned,shots}.json; writes the headline
-metrics (metrics/evaluation.json, metrics/kinds/), metrics/details.json, every prediction with its verdict
-(metrics/evaluation_results.json, metrics/baseline_results.json), metrics/report.html for a browser,
+metrics (metrics/{evaluation,lookup}.json, metrics/kinds/), metrics/details.json, every prediction with its
+verdict (metrics/evaluation_results.json, metrics/baseline_results.json), metrics/report.html for a browser,
 metrics/accuracy.csv for `dvc plots` and the adapter's card. Takes seconds, without torch. Params: evaluate.
 """
 
@@ -26,6 +26,7 @@ from medtune.evaluate.summary import (
     describe,
     details,
     headline,
+    lookup_headline,
     with_best_lookup,
     write_kinds,
 )
@@ -40,6 +41,7 @@ TRAINING_DETAILS = Path("metrics/training_details.json")
 LOSS = Path("metrics/curves/loss.csv")
 CARD = Path("models/adapter/README.md")
 HEADLINE = Path("metrics/evaluation.json")
+LOOKUP_HEADLINE = Path("metrics/lookup.json")
 KINDS = Path("metrics/kinds")
 DETAILS = Path("metrics/details.json")
 ACCURACY = Path("metrics/accuracy.csv")
@@ -63,7 +65,7 @@ STAGE = Stage(
         answers.TUNED,
         answers.SHOTS,
     ),
-    outputs=(HEADLINE, KINDS, DETAILS, ACCURACY, REPORT, RESULTS, BASE_RESULTS, CARD),
+    outputs=(HEADLINE, LOOKUP_HEADLINE, KINDS, DETAILS, ACCURACY, REPORT, RESULTS, BASE_RESULTS, CARD),
 )
 
 
@@ -87,19 +89,17 @@ def main(run: Run) -> None:
     predictions = with_best_lookup({model: judge(selected, given, params) for model, given in said.items()})
     unquantized = judge(selected, tuned_answers.unquantized or {}, params)
     found = details(predictions, looked.relatives, unquantized, params, too_long=len(tuned_answers.too_long))
-    figures = headline(found)
     training = read_json(TRAINING) | read_json(TRAINING_DETAILS)
     card = model_card(
         tuned_answers.record,
         read_json(ADAPTER_CONFIG),
         training,
-        figures,
+        found["all"],
         ATTRIBUTION.read_text(encoding="utf-8"),
     )
     page = report(
         {model: some for model, some in predictions.items() if model != LOOKUP},
         looked.relatives,
-        figures,
         found,
         read_csv(LOSS),
         what_was_asked(tuned_answers.record, training["settings"], params),
@@ -107,7 +107,8 @@ def main(run: Run) -> None:
     )
 
     run.confirm()
-    write_json(HEADLINE, figures)
+    write_json(HEADLINE, headline(found))
+    write_json(LOOKUP_HEADLINE, lookup_headline(found))
     write_kinds(KINDS, found)
     write_json(DETAILS, found)
     write_csv(ACCURACY, ["kind", "model", "accuracy", "low", "high"], accuracy_rows(found))

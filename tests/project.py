@@ -16,7 +16,7 @@ REDUCED: dict[str, object] = {
     "answer.examples_per_kind": 6,
     "answer.max_new_tokens": 12,
 }
-for kind in ("organ_system", "medical_term", "definition"):
+for kind in ("organ_system", "medical_term", "definition", "finding"):
     REDUCED.setdefault(f"data.kinds.{kind}.train", 8)
     REDUCED[f"data.kinds.{kind}.validation"] = 5
     REDUCED[f"data.kinds.{kind}.test"] = 8

@@ -24,7 +24,7 @@ from medtune.core.errors import MedtuneError
 
 HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
 """The files of the metrics that are shown."""
-COLUMNS = ("accuracy", "base", "gain", "token_f1", "validation_loss")
+COLUMNS = ("accuracy", "gain", "verdict", "token_f1", "validation_loss")
 WIDTH = 120
 """Characters in a line where there is no terminal to ask."""
 CELL = 24

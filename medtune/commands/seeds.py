@@ -51,7 +51,7 @@ COLUMNS = ("questions", "figure", "mean", "deviation", "lowest", "highest", "ban
 NONE_SEEN = "none seen"
 ENOUGH = 5
 """Runs from which on Student's quantile is below 3."""
-SHARES = ("accuracy", "gain", "over_lookup")
+SHARES = ("accuracy", "gain")
 """Shown in percentage points."""
 TEMPORARY = Path(".dvc/tmp/exps/standalone")
 """Where `dvc exp run --temp` works, and notes its runs in `run/`."""

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from medtune.core.notices import NOT_MEDICAL_ADVICE
+from medtune.evaluate.models import BASE, LOOKUP, TUNED
 
 
 def model_card(
     answers: Mapping[str, Any],
     adapter: Mapping[str, Any],
     training: Mapping[str, Any],
-    figures: Mapping[str, float],
+    models: Mapping[str, Any],
     attribution: str,
 ) -> str:
     """Markdown with the hub's front matter for `models/adapter/README.md`.
 
     `answers` is the record of the adapter's answers, `adapter` its configuration as PEFT saves it, `training`
-    and `figures` are metrics.
+    is metrics, `models` has the figures of each model over all questions.
     """
     base, parameters = answers["base_model"], answers["parameters"]
     licence, quantization = parameters["model"]["license"], parameters["compute"]["quantization"]
@@ -25,7 +26,8 @@ def model_card(
     variant = "".join(f", {name}" for name, used in variants if used)
     lora = f"rank {adapter['r']}, alpha {adapter['lora_alpha']:g}{variant}"
     targets = ", ".join(adapter["target_modules"])
-    exact, untuned = (f"{figures[name]:.1%}" for name in ("accuracy", "base"))
+    exact = {name: f"{figures['accuracy']:.1%}" for name, figures in models.items()}
+    lookup = f", the best lookup in the training questions {exact[LOOKUP]}" if LOOKUP in exact else ""
     return f"""---
 library_name: peft
 pipeline_tag: text-generation
@@ -43,7 +45,7 @@ base model, code and parameters that made it.
 - LoRA {lora}, on {targets}
 - {training["steps"]} steps, {training["epochs"]:.2f} times through {training["examples"]} training examples
 - Validation loss {training["validation_loss"]:.4f} at step {training["best_step"]}, the one kept
-- Exact answers to the test questions: {exact}; the untuned model gives {untuned}
+- Exact answers to the test questions: {exact[TUNED]}; the untuned model gives {exact[BASE]}{lookup}
 
 {NOT_MEDICAL_ADVICE}
 

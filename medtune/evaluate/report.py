@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 from medtune.evaluate.lookups import Relative
-from medtune.evaluate.models import OPPONENTS
+from medtune.evaluate.models import BASE, OPPONENTS, TUNED
 from medtune.evaluate.page import rows
 from medtune.evaluate.page.bundles import data_tables, inline, vega
 from medtune.evaluate.page.parts import Chart
@@ -53,7 +53,6 @@ class Verdict:
 def report(
     predictions: Mapping[str, Sequence[Prediction]],
     relatives: Sequence[Relative | None],
-    figures: Mapping[str, Any],
     details: Mapping[str, Any],
     loss: Sequence[Mapping[str, str]],
     record: Mapping[str, Any],
@@ -62,9 +61,9 @@ def report(
     """The page as HTML.
 
     `predictions` are by model: base and tuned, perhaps shots, then the lookups, which may lack some examples;
-    `relatives` has for each its nearest training question, a near one from similarity `near` on. `figures`,
-    `details` and `loss` are the contents of metrics/evaluation.json, metrics/details.json and
-    metrics/curves/loss.csv, `record` is what `what_was_asked` gives.
+    `relatives` has for each its nearest training question, a near one from similarity `near` on.
+    `details` and `loss` are the contents of metrics/details.json and metrics/curves/loss.csv, `record` is what
+    `what_was_asked` gives.
     """
     found = list(sections(predictions, details, loss, record, near))
     charts = [part for section in found for part in section.parts if isinstance(part, Chart)]
@@ -84,10 +83,7 @@ def report(
         base_model=record.get("base_model", {}).get("source"),
         adapter=record.get("inputs", {}).get(ADAPTER),
         questions=f"{len(predictions['tuned']):,}",
-        exact=[
-            (model, with_interval("accuracy", details["all"].get(model, {"accuracy": figures[name]})))
-            for model, name in (("tuned", "accuracy"), ("base", "base"))
-        ],
+        exact=[(model, with_interval("accuracy", details["all"][model])) for model in (TUNED, BASE)],
         verdicts=[_verdict(*item) for item in details.get("comparisons", {}).items() if item[1].get("all")],
         sections=found,
         charts=_data({f"chart-{number}": chart.spec for number, chart in enumerate(charts, start=1)}),

@@ -27,8 +27,6 @@ DECIDE = ("digests/", "data/prepared/", "configs/accelerate/")
 """What decides a run beside its parameters: code, questions, launch files. The rest follows from these."""
 FEWEST = 2
 ENDS = ("_low", "_high")
-UNTUNED = ("base", "lookup")
-"""Figures of the untuned model and of lookups, which no seed touches."""
 
 Figures = Mapping[str, float]
 
@@ -158,7 +156,7 @@ def _not_ours(name: str, detail: str) -> MedtuneError:
 
 def _spreads(runs: Sequence[Mapping[str, Any]]) -> dict[str, Spread]:
     """Of every figure that all runs have; neither the ends of intervals nor words."""
-    names = [name for name in runs[0] if not name.endswith(ENDS) and name not in UNTUNED]
+    names = [name for name in runs[0] if not name.endswith(ENDS)]
     return {
         name: Spread.of([float(run[name]) for run in runs])
         for name in names

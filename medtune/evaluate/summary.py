@@ -73,29 +73,32 @@ def details(
 def headline(found: Mapping[str, Any]) -> dict[str, Any]:
     """The content of `metrics/evaluation.json`, from that of `metrics/details.json`.
 
-    Shares of exact answers in [0, 1]: the adapter's, the untuned model's and what was gained, then the best
-    lookup's and what the adapter has over it; differences with 95% intervals and a verdict.
+    The adapter's share of exact answers in [0, 1] and what it has gained over the untuned model on the same
+    questions, with its 95% interval and the verdict.
     """
-    comparisons, tuned = found["comparisons"], found["all"][TUNED]
-    gain = comparisons[BASE]["all"]["accuracy"]
-    content = {
-        "accuracy": tuned["accuracy"],
-        "base": gain["before"],
-        "gain": gain["difference"],
-        "gain_low": gain["low"],
-        "gain_high": gain["high"],
-        "verdict": gain["verdict"],
-    }
-    if LOOKUP in comparisons:
-        over = comparisons[LOOKUP]["all"]["accuracy"]
-        content |= {
-            "lookup": over["before"],
-            "over_lookup": over["difference"],
-            "over_lookup_low": over["low"],
-            "over_lookup_high": over["high"],
-            "over_lookup_verdict": over["verdict"],
-        }
+    tuned = found["all"][TUNED]
+    content = {"accuracy": tuned["accuracy"]} | _gain(found["comparisons"][BASE]["all"]["accuracy"])
     return content | ({"token_f1": tuned["token_f1"]} if "token_f1" in tuned else {})
+
+
+def lookup_headline(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `metrics/lookup.json`: the best lookup's accuracy, and what the adapter gains over it.
+
+    In the words of `headline`: `dvc metrics show` has both in the same columns. Without lookups empty.
+    """
+    if LOOKUP not in found["comparisons"]:
+        return {}
+    over = found["comparisons"][LOOKUP]["all"]["accuracy"]
+    return {"accuracy": over["before"]} | _gain(over)
+
+
+def _gain(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "gain": comparison["difference"],
+        "gain_low": comparison["low"],
+        "gain_high": comparison["high"],
+        "verdict": comparison["verdict"],
+    }
 
 
 def write_kinds(folder: Path, found: Mapping[str, Any]) -> None:

@@ -24,7 +24,19 @@ def medtune(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 def test_help_names_the_commands_and_imports_no_torch() -> None:
     shown = medtune("--help")
     assert shown.returncode == 0
-    for name in ("ask", "use", "plan", "check", "runs", "seeds", "verify", "check-remote", "push-runs"):
+    for name in (
+        "ask",
+        "use",
+        "plan",
+        "check",
+        "runs",
+        "diff",
+        "score",
+        "seeds",
+        "verify",
+        "check-remote",
+        "push-runs",
+    ):
         assert re.search(rf"^    {name}\s", shown.stdout, re.MULTILINE)
     script = (
         "import sys, medtune.commands.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

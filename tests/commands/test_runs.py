@@ -32,7 +32,7 @@ if rank == 32:
 Path("metrics").mkdir(exist_ok=True)
 gain = rank / 100 + rate
 interval = {"gain_low": gain - 0.05, "gain_high": gain + 0.05}
-headline = {"accuracy": gain + 0.1, "base": 0.1, "gain": gain, "token_f1": 0.5} | interval
+headline = {"accuracy": gain + 0.1, "gain": gain, "verdict": "better", "token_f1": 0.5} | interval
 Path("metrics/evaluation.json").write_text(json.dumps(headline))
 Path("metrics/training.json").write_text(json.dumps({"validation_loss": 1 / rank}))
 """
@@ -85,13 +85,13 @@ def test_a_grid_is_a_table_of_what_differs_and_the_headline_metrics(here: Path) 
         "learning_rate",
         "lora.r",
         "accuracy",
-        "base",
         "gain",
+        "verdict",
         "token_f1",
         "validation_loss",
         "state",
     ]
-    assert table["main"] == ["0.001", "8", "0.181", "0.100", "0.08 [0.03, 0.13]", "0.500", "0.125"]
+    assert table["main"] == ["0.001", "8", "0.181", "0.08 [0.03, 0.13]", "better", "0.500", "0.125"]
     assert table["workspace"] == table["main"]
     grid = {tuple(cells[:2]): cells[2] for cells in table.values() if cells[1] in ("4", "16")}
     assert grid == {
@@ -148,7 +148,7 @@ def test_a_section_is_left_out_of_a_name_only_where_that_leaves_no_doubt() -> No
             "",
             True,
             {"data.seed": 1, "finetune.seed": seed, "finetune.lora.r": seed},
-            {"base": 0},
+            {"gain": 0},
         )
         for seed in (1, 2)
     ]

@@ -71,7 +71,7 @@ def full() -> nx.MultiDiGraph:
     return obonet.read_obo(ontology.obo_file(PARAMS.source))
 
 
-def test_three_kinds_of_question(small: nx.MultiDiGraph) -> None:
+def test_the_kinds_of_question_that_a_term_gives(small: nx.MultiDiGraph) -> None:
     asked = {example.id: (example.question, example.answer) for example in ontology.questions(small, PARAMS)}
     assert asked == {
         "HP:1/organ_system/0": ("Which organ systems does Tremor affect?", "nervous system"),
@@ -83,6 +83,62 @@ def test_three_kinds_of_question(small: nx.MultiDiGraph) -> None:
         ),
         "HP:3/organ_system/0": ("Which organ systems does Short toe affect?", "limbs"),
     }
+
+
+SIBLINGS = """\
+[Term]
+id: HP:0000118
+name: Phenotypic abnormality
+
+[Term]
+id: HP:1
+name: Eye finding
+is_a: HP:0000118
+""" + "".join(
+    f"""
+[Term]
+id: HP:{number}
+name: {name}
+def: "{definition}" [ref:1]
+is_a: HP:{parent}
+"""
+    for number, name, definition, parent in (
+        (2, "Red eye", "Vessels show.", 1),
+        (3, "Dry eye", "Too few tears.", 1),
+        (4, "Wet eye", "Too many tears.", 1),
+        (5, "Lazy eye", "It looks elsewhere.", 1),
+        (6, "Eye with a red rim", "A rim of an eye that is red.", 1),
+        (7, "Very dry eye", "No tears at all.", 3),
+    )
+)
+
+
+def test_a_definition_is_asked_for_among_siblings(tmp_path: Path) -> None:
+    (tmp_path / "hp.obo").write_text(SIBLINGS)
+    found = {
+        one.id: one
+        for one in ontology.questions(obonet.read_obo(tmp_path / "hp.obo"), PARAMS)
+        if one.kind == "finding"
+    }
+    # The definition of HP:6 gives it away, and HP:7 has no siblings.
+    assert set(found) == {f"HP:{number}/finding/0" for number in (2, 3, 4, 5)}
+    asked = found["HP:3/finding/0"]
+    assert (asked.question, asked.answer) == ("Which finding does this define? Too few tears.", "Dry eye")
+    assert asked.choices is not None and len(asked.choices) == 4
+    # What lies below it is right as well, what lies above it too.
+    assert not {"Very dry eye", "Eye finding"} & set(asked.choices)
+
+
+def test_siblings_of_the_real_ontology_are_neither_the_term_nor_right_as_well(full: nx.MultiDiGraph) -> None:
+    asked = [one for one in ontology.questions(full, PARAMS) if one.kind == "finding"]
+    assert len(asked) > 5000
+    names = {full.nodes[term]["name"]: term for term in full}
+    for one in asked[::50]:
+        term = one.id.split("/")[0]
+        above_and_below = nx.descendants(full, term) | nx.ancestors(full, term)
+        assert one.choices is not None and len(set(one.choices)) == 4 and one.answer in one.choices
+        assert not above_and_below & {names[choice] for choice in one.choices}
+        assert one.answer.lower() not in one.question.lower()
 
 
 def test_terms_that_restate_each_other_share_a_group(small: nx.MultiDiGraph) -> None:

@@ -28,7 +28,6 @@ RECORD = {
     "parameters": {"prompt": {"system": "Answer in short."}, "finetune": {"lora": {"r": 16}, "epochs": 1.0}},
     "base_model": {"source": "package:model==1/model.gguf", "revision": None},
 }
-FIGURES = {"accuracy": 0.5, "base": 0.25, "gain": 0.25, "gain_low": 0.1, "gain_high": 0.4}
 
 
 def questions(count: int) -> list[Example]:
@@ -193,4 +192,4 @@ def report_of(asked: Sequence[Example], times: int = 1, **texts: str) -> str:
     """The page for these questions, each asked so many times."""
     found = predictions_of(asked, **texts)
     repeated = {model: list(one) * times for model, one in found.items()}
-    return report(repeated, relatives_of(asked) * times, FIGURES, details_of(found), LOSS, RECORD, NEAR)
+    return report(repeated, relatives_of(asked) * times, details_of(found), LOSS, RECORD, NEAR)

@@ -12,7 +12,7 @@ ADAPTER = {
     "use_dora": False,
 }
 TRAINING = {"steps": 10, "epochs": 0.8, "examples": 100, "validation_loss": 1.5, "best_step": 8}
-FIGURES = {"accuracy": 0.22, "base": 0.0}
+FIGURES = {"tuned": {"accuracy": 0.22}, "base": {"accuracy": 0.0}, "lookup": {"accuracy": 0.19}}
 
 
 def card(licence: str, quantization: str | None = None, **adapter: object) -> str:
@@ -33,7 +33,7 @@ def test_it_says_what_was_adapted_and_how() -> None:
 
 def test_it_says_how_well_the_adapter_did_and_whose_data_it_is() -> None:
     text = card("mit")
-    assert "22.0%; the untuned model gives 0.0%" in text
+    assert "22.0%; the untuned model gives 0.0%, the best lookup in the training questions 19.0%\n" in text
     assert "Not medical advice" in text
     assert text.endswith("## Training data\n\nAttribution of the data.\n")
 

@@ -14,7 +14,6 @@ from medtune.evaluate.predictions import judge
 from medtune.evaluate.report import report
 from tests.conftest import example
 from tests.evaluate.evaluated import (
-    FIGURES,
     LOSS,
     NEAR,
     PARAMS,
@@ -111,7 +110,7 @@ def test_what_there_is_nothing_for_is_left_out() -> None:
     asked = [example(id=f"{number}", answer="fever") for number in range(4)]
     found = predictions_of(asked)
     figures = {key: value for key, value in details_of(found).items() if key in ("all", "kinds")}
-    page = Page(report(found, [None] * 4, FIGURES, figures, [], {}, NEAR))
+    page = Page(report(found, [None] * 4, figures, [], {}, NEAR))
     assert page.headings == ["By kind of question", "How long answers are", "All examples"]
     assert "50.0% [42.0%, 58.0%] exact answers" not in page.text
     assert [row[7] for row in table_of(page)["rows"]] == [None] * 4
@@ -121,14 +120,14 @@ def test_the_unquantised_base_is_told_of_where_it_was_asked() -> None:
     asked = questions(24)
     found = predictions_of(asked)
     figures = details_of(found) | {"unquantized": {"accuracy": 0.45, "same_answers": 0.9}}
-    page = Page(report(found, relatives_of(asked), FIGURES, figures, LOSS, RECORD, NEAR))
+    page = Page(report(found, relatives_of(asked), figures, LOSS, RECORD, NEAR))
     assert "has 45.0% exact answers; 90.0% of its answers are the same." in page.text
 
 
 def test_questions_with_choices_alone_have_no_lengths() -> None:
     asked = [one for one in questions(24) if one.choices]
     found = predictions_of(asked)
-    page = Page(report(found, relatives_of(asked), FIGURES, details_of(found), LOSS, RECORD, NEAR))
+    page = Page(report(found, relatives_of(asked), details_of(found), LOSS, RECORD, NEAR))
     assert "How long answers are" not in page.headings
     assert "How far the odds can be believed" in page.headings
 
@@ -149,7 +148,7 @@ def test_markup_in_answers_relatives_and_record_is_text() -> None:
     asked = questions(6)
     found = predictions_of(asked, base=HOSTILE, tuned=HOSTILE)
     record = {"parameters": {HOSTILE: HOSTILE}, "inputs": {HOSTILE: "1"}, "base_model": {"source": HOSTILE}}
-    page = Page(report(found, relatives_of(asked), FIGURES, details_of(found), LOSS, record, NEAR))
+    page = Page(report(found, relatives_of(asked), details_of(found), LOSS, record, NEAR))
     assert page.elements.count("script") == 5
     assert "img" not in page.elements
     assert page.text.count(HOSTILE) >= 4
@@ -177,7 +176,7 @@ def test_the_table_has_what_every_model_said() -> None:
         )
         for model, text in texts.items()
     }
-    data = table_of(Page(report(found, [None], FIGURES, details_of_one(found), [], {}, NEAR)))
+    data = table_of(Page(report(found, [None], details_of_one(found), [], {}, NEAR)))
     assert data["models"] == ["untuned", "tuned", "untuned, with examples"]
     assert data["rows"] == [
         [0, "1", "What is fever?", "A child.", ["fever", "pyrexia"], None,

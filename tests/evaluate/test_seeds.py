@@ -28,7 +28,6 @@ def found() -> Seeds:
     overall = [
         {
             "accuracy": share,
-            "base": 0.1,
             "gain": share - 0.1,
             "gain_low": 0.0,
             "gain_high": 1.0,

@@ -13,6 +13,7 @@ from medtune.evaluate.summary import (
     details,
     headline,
     in_words,
+    lookup_headline,
     with_best_lookup,
     write_kinds,
 )
@@ -85,21 +86,19 @@ def test_the_best_lookup_is_that_of_each_kind() -> None:
     assert "lookup" not in with_best_lookup(MODELS)
 
 
-def test_the_headline_is_the_adapter_the_base_the_best_lookup_and_the_verdicts() -> None:
+def test_the_headline_is_the_adapter_what_it_gained_and_the_verdict() -> None:
     figures = headline(details(WITH_LOOKUPS, RELATIVES, [], PARAMS))
-    assert list(figures) == [
-        *("accuracy", "base", "gain", "gain_low", "gain_high", "verdict"),
-        *("lookup", "over_lookup", "over_lookup_low", "over_lookup_high", "over_lookup_verdict"),
-        "token_f1",
-    ]
-    assert (figures["accuracy"], figures["base"], figures["gain"]) == (0.5, 0.25, 0.25)
+    assert list(figures) == ["accuracy", "gain", "gain_low", "gain_high", "verdict", "token_f1"]
+    assert (figures["accuracy"], figures["gain"]) == (0.5, 0.25)
     assert figures["gain_low"] <= 0.25 <= figures["gain_high"]
-    assert (figures["lookup"], figures["over_lookup"], figures["verdict"]) == (1, -0.5, "not shown")
+    assert figures["verdict"] == "not shown"
 
 
-def test_without_lookups_there_is_no_figure_of_one() -> None:
-    figures = headline(details(MODELS, [None] * 4, [], PARAMS))
-    assert not [name for name in figures if "lookup" in name]
+def test_the_best_lookup_has_its_own_in_the_same_words() -> None:
+    figures = lookup_headline(details(WITH_LOOKUPS, RELATIVES, [], PARAMS))
+    assert list(figures) == ["accuracy", "gain", "gain_low", "gain_high", "verdict"]
+    assert (figures["accuracy"], figures["gain"], figures["verdict"]) == (1, -0.5, "not shown")
+    assert lookup_headline(details(MODELS, [None] * 4, [], PARAMS)) == {}
 
 
 def test_equal_answers_gain_nothing_as_far_as_so_few_can_tell() -> None:

@@ -48,15 +48,15 @@ def test_every_promised_file_is_there(project: Path) -> None:
     }
     checkpoints = sorted(path.name for path in (project / "models/checkpoints").iterdir())
     assert checkpoints == ["checkpoint-3", "checkpoint-5"]
-    kinds = {"definition", "medical_term", "organ_system"}
+    kinds = {"definition", "finding", "medical_term", "organ_system"}
     details = json.loads((project / "metrics/details.json").read_text())
     for model, name in (("base", "baseline"), ("tuned", "evaluation")):
-        assert details["all"][model]["n"] == 18
+        assert details["all"][model]["n"] == 24
         assert {kind: figures[model]["n"] for kind, figures in details["kinds"].items()} == dict.fromkeys(
             kinds, 6
         )
         results = json.loads((project / f"metrics/{name}_results.json").read_text())
-        assert len(results["results"]) == len(results["selected_indices"]) == 18
+        assert len(results["results"]) == len(results["selected_indices"]) == 24
     assert {path.stem for path in (project / "metrics/kinds").iterdir()} == kinds
     record = json.loads((project / "models/record.json").read_text())
     assert set(record) == {"adapter", "base_model", "inputs", "parameters"}
@@ -83,6 +83,7 @@ def test_git_holds_no_data_text_and_no_weights(project: Path) -> None:
         "answers-base.json",
         "answers-tuned.json",
         "answers-shots.json",
+        "report.html",
     }
     assert not {name for name in committed if Path(name).name in {"train.jsonl", *with_text}}
     of_models = {name for name in committed if name.startswith("models/") and not name.endswith(".gitignore")}

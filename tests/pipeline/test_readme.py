@@ -90,7 +90,8 @@ def test_the_verdict_is_that_of_the_committed_metrics() -> None:
     assert (
         f"{one['after']:.0%} of the {one['n']} questions about organ systems without a near relative in "
         f"training exactly, where the best lookup answers {one['before']:.0%}: better by "
-        f"{100 * one['difference']:.0f} points (95% interval {100 * one['low']:.0f} to {100 * one['high']:.0f}"
+        f"{100 * one['difference']:.0f} points (95% interval {100 * one['low']:.0f} to "
+        f"{100 * one['high']:.0f}"
     ) in text
     worse = details["comparisons"]["lookup"]["kinds"]["finding"]["accuracy"]
     assert worse["verdict"] == "worse"
