@@ -62,8 +62,8 @@ def report(
 
     `predictions` are by model: base and tuned, perhaps shots, then the lookups, which may lack some examples;
     `relatives` has for each its nearest training question, a near one from similarity `near` on.
-    `details` and `loss` are the contents of metrics/details.json and metrics/curves/loss.csv, `record` is what
-    `what_was_asked` gives.
+    `details` and `loss` are the contents of metrics/details.json and metrics/curves/loss.csv, `record` is
+    what `what_was_asked` gives.
     """
     found = list(sections(predictions, details, loss, record, near))
     charts = [part for section in found for part in section.parts if isinstance(part, Chart)]
