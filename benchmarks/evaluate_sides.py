@@ -89,7 +89,8 @@ def forward_per_choice(count: int) -> dict[str, Any]:
 
 
 def _questions(count: int) -> list[Example]:
-    examples = read_jsonl(TEST)
+    """Questions to be answered in words."""
+    examples = [example for example in read_jsonl(TEST) if example.choices is None]
     return random.Random(AnswerParams.load().seed).sample(examples, min(count, len(examples)))
 
 
