@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtune.commands.revisions import WORKSPACE, read_predictions, read_seeds_of
-from medtune.commands.score import judge_given, rules
+from medtune.commands.score import judge_given, rules, without_groups
 from medtune.commands.tables import as_markdown, as_text, one_line
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
@@ -125,6 +125,7 @@ def _described(diff: Diff, table: Any, examples: int | None, *, markdown: bool) 
         yield table(HEADER, list(_rows(diff.comparisons, metric.name)))
     yield ""
     yield _explained(diff.comparisons)
+    yield from without_groups(diff.before)
     yield from _few(diff)
     yield from _beside_seeds(diff)
     for title, numbers in zip(("gained", "lost"), diff.changed, strict=True):
@@ -189,7 +190,8 @@ def _few(diff: Diff) -> Iterator[str]:
 
 def _bands(diff: Diff) -> Iterator[tuple[str, str, Mapping[str, Any], float]]:
     """Kind, metric, comparison, and what a seed alone does, of whatever that is known of."""
-    if diff.seeds is None:
+    if diff.seeds is None or diff.aligned.left_out:
+        # Its figures are of all questions of a run.
         return
     for kind, metric, one in _each(diff.comparisons):
         spreads = diff.seeds.kinds.get(kind, {}) if kind else diff.seeds.all
@@ -199,9 +201,10 @@ def _bands(diff: Diff) -> Iterator[tuple[str, str, Mapping[str, Any], float]]:
 
 def _beside_seeds(diff: Diff) -> Iterator[str]:
     """Whether differences are larger than what another seed makes of the same run."""
-    if diff.seeds is None:
+    if not any(_bands(diff)):
         return
-    yield f"\nbeside what the seed alone does ({len(diff.seeds.seeds)} seeds, metrics/seeds.json):"
+    seeds = len(diff.seeds.seeds) if diff.seeds else 0
+    yield f"\nbeside what the seed alone does ({seeds} seeds, metrics/seeds.json):"
     for kind, metric, one, band in _bands(diff):
         size = "larger" if abs(one["difference"]) > band else "no larger"
         of_kind = f" of {one_line(kind)}" if kind else ""

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import GitFileSystem
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.scm import SCMError, resolve_rev
@@ -24,13 +25,14 @@ from medtune.core.yaml_file import parse_yaml
 from medtune.evaluate.prediction_files import Given, read_results
 from medtune.evaluate.seeds import SEEDS_FILE, Seeds, parse_seeds, read_seeds, seeds_fingerprint
 from medtune.run.code import PAGE_SUFFIXES, digest, is_quantised
-from medtune.run.lock_file import LOCK_FILE
+from medtune.run.lock_file import LOCK_FILE, folder_md5
 
 RESULTS = "metrics/evaluation_results.json"
 WORKSPACE = "workspace"
 CODE_STAGE = "code"
 READ_AS_CODE = ("medtune", "stages", "requirements/runtime.txt")
 """What the digest files are made of."""
+RAW_DATA = "data/raw"
 FILES = (".json", ".jsonl")
 """What a name ends with that is a file's."""
 
@@ -78,6 +80,8 @@ def _of_revision(name: str) -> str:
     try:
         with Repo() as repo:
             revision = name if name == WORKSPACE else resolve_rev(repo.scm, name)
+            if Path(repo.root_dir) != Path.cwd():
+                raise MedtuneError(f"run this in the top folder of the repository ({PARAMS_FILE} is there)")
             with repo.switch(revision):
                 return _recorded(repo, name)
     except NotDvcRepoError:
@@ -100,7 +104,7 @@ def _recorded(repo: Repo, name: str) -> str:
     found = next((one for path, one in outputs.items() if path.endswith(f"/{RESULTS}")), None)
     if found is None or not found.hash_info:
         raise MedtuneError(f"{name}: has no {RESULTS}: its pipeline has not run; run `dvc repro` there")
-    if stale := list(_not_its_own(repo, found.stage, outputs)):
+    if stale := [*_not_its_own(repo, found.stage, outputs), *_other_params(repo)]:
         raise MedtuneError(
             f"{name}: {RESULTS} is not of its {stale[0]}, which changed after the run; "
             + ("run `dvc repro`" if name == WORKSPACE else f"run `dvc repro` on it (git checkout {name})")
@@ -138,6 +142,9 @@ def _not_its_own(repo: Repo, stage: PipelineStage, outputs: dict[str, Output]) -
         source = outputs.get(dependency.fs_path)
         if isinstance(dependency, ParamsDependency):
             yield from (f"{name} in params.yaml" for name in _names(dependency))
+        elif dependency.def_path == RAW_DATA and isinstance(repo.fs, GitFileSystem):
+            if _raw_data(repo, dependency.fs_path) != dependency.hash_info.value:
+                yield dependency.def_path
         elif source is None or not source.use_cache:
             if dependency.workspace_status():
                 yield dependency.def_path
@@ -157,10 +164,8 @@ def _names(dependency: ParamsDependency) -> list[str]:
 
 
 def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
-    """The digest file, if the code there has another meaning; code that was not touched is not read."""
+    """The digest file, if the code there has another meaning, whatever `dvc.lock` says of its bytes."""
     code = [one for one in digest_file.stage.deps if one.def_path in READ_AS_CODE]
-    if not any(one.workspace_status() for one in code):
-        return
     params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
     written = json.loads(_text(repo, digest_file.fs_path))
     with TemporaryDirectory() as folder:
@@ -170,6 +175,29 @@ def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
         meant = digest(entry_point, quantised=is_quantised(params), root=Path(folder))
     if meant != written:
         yield f"code ({digest_file.def_path})"
+
+
+def _raw_data(repo: Repo, folder: str) -> str:
+    """The hash of data/raw at a commit: of what git has there, and of what DVC has."""
+    found = {
+        repo.fs.relpath(path, folder): hashlib.md5(repo.fs.cat_file(path), usedforsecurity=False).hexdigest()
+        for path in repo.fs.find(folder)
+        if not repo.dvcignore.is_ignored_file(path)
+    }
+    for output in repo.index.outs:
+        if output.fs_path.startswith(f"{folder}/") and output.hash_info:
+            found[repo.fs.relpath(output.fs_path, folder)] = str(output.hash_info.value)
+    return folder_md5(found)
+
+
+def _other_params(repo: Repo) -> Iterator[str]:
+    """Sections of params.yaml that are not those that `dvc.lock` has of a stage, whatever dvc.yaml names."""
+    params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
+    lock = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(LOCK_FILE))), LOCK_FILE)
+    for stage in lock["stages"].values():
+        for section, value in stage.get("params", {}).get(str(PARAMS_FILE), {}).items():
+            if params.get(section) != value:
+                yield f"{section} in {PARAMS_FILE}"
 
 
 def _files(repo: Repo, path: str) -> list[str]:

@@ -24,7 +24,9 @@ from medtune.core.errors import MedtuneError
 
 HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
 """The files of the metrics that are shown."""
-COLUMNS = ("accuracy", "gain", "verdict", "token_f1", "validation_loss")
+LOOKUP = "metrics/lookup.json"
+"""What the run gains over the best lookup, in the same words."""
+COLUMNS = ("accuracy", "gain", "verdict", "over_lookup", "token_f1", "validation_loss")
 WIDTH = 120
 """Characters in a line where there is no terminal to ask."""
 CELL = 24
@@ -137,6 +139,9 @@ def _run(found: Any, name: str, commit: str, state: str, *, is_experiment: bool)
     # What a run that has not ended has in its metrics is what the commit before had.
     for file in HEADLINES if not state else ():
         metrics |= _values(found.data.metrics.get(file, {}))
+    lookup = _values(found.data.metrics.get(LOOKUP, {})) if not state else {}
+    if isinstance(lookup.get("gain"), float):
+        metrics["over_lookup"] = f"{lookup['gain']:.2f} {lookup.get('verdict', '')}".strip()
     return Run(name, commit, state, is_experiment, params, metrics)
 
 

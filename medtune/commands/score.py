@@ -39,7 +39,10 @@ def score_file(path: Path) -> Scored:
         "all": found["all"][MODEL],
         "kinds": {kind: models[MODEL] for kind, models in found["kinds"].items()},
     }
-    return Scored(predictions, figures, list(_notices(predictions)))
+    notices = [*_notices(predictions), *without_groups(predictions)]
+    if not PARAMS_FILE.exists():
+        notices.append(f"no {PARAMS_FILE} here: judged by the default rules, no kind as a set")
+    return Scored(predictions, figures, notices)
 
 
 def rules() -> EvaluateParams:
@@ -49,7 +52,7 @@ def rules() -> EvaluateParams:
 
 def judge_given(given: Sequence[Given], params: EvaluateParams) -> list[Prediction]:
     """Predictions that were read, with their scores."""
-    return [predict(example, answer, params) for example, answer in given]
+    return [predict(one.example, one.answer, params, picks=one.picks) for one in given]
 
 
 def score_as_json(scored: Scored) -> str:
@@ -104,7 +107,13 @@ def _notices(predictions: list[Prediction]) -> Iterator[str]:
     closed = [one for one in predictions if one.example.choices is not None]
     if strange := sum(one.answer.text not in (one.example.choices or []) for one in closed):
         yield f"{strange} of {len(closed)} predictions are none of their `choices`: they count as incorrect"
+    if closed and (unknown := sum(one.ballot is None for one in closed)) not in (0, len(closed)):
+        yield f"{unknown} of {len(closed)} questions with choices lack `log_likelihoods`: no odds are known"
     if empty := sum(not one.answer.text.strip() for one in predictions):
         yield f"{empty} predictions are empty: they count as incorrect"
+
+
+def without_groups(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """What it means that no prediction has a group, if so."""
     if all(one.example.group == one.example.id for one in predictions):
         yield "without `group` every question counts as independent: intervals are too narrow if they are not"

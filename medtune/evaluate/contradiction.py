@@ -23,7 +23,8 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 NEGATIONS = _words(
     """
     no not non never none neither nor without absence absent lack lacks lacking denies denied
-    cannot sin sans ohne kein keine nicht 不 没 無 无 未 非
+    cannot cant couldnt doesnt dont didnt isnt arent wasnt werent hasnt havent hadnt wont wouldnt shouldnt
+    mustnt neednt sin sans ohne kein keine nicht 不 没 無 无 未 非
     """
 )
 COMPARISONS = frozenset(["<", ">", "<=", ">=", "~", "±", "≠"])
@@ -44,7 +45,8 @@ OPPOSITES = _pairs(
     fast/slow  rapid/slow  hard/soft  strong/weak  mild/severe  maxim/minim  sensitive/resistant
     convex/concave  open/closed  full/empty  hot/cold  warm/cold  wet/dry  old/young  adult/child
     true/false  yes/no  better/worse  improv/worsen  safe/unsafe  excess/deficien  surplus/deficit
-    aerob/anaerob
+    aerob/anaerob  able/unable  indicat/contraindicat  高/低  左/右  上/下  急/慢  阳/阴  陽/陰  增/减  增/減
+    升/降  良/恶  良/悪  大/小  男/女  多/少  前/后  前/後  内/外
     """
 )
 """Beginnings of words."""
@@ -55,7 +57,7 @@ PREFIX_PAIRS = _pairs(
     """
 )
 """Beginnings before one and the same rest: hypertension, hypotension."""
-SUFFIX_PAIRS = _pairs("penia/cytosis penia/philia penic/philic penia/emia")
+SUFFIX_PAIRS = _pairs("penia/cytosis penia/philia penic/philic penia/emia positive/negative")
 """Ends after one and the same beginning: leukopenia, leukocytosis."""
 PREFIXES = ("un", "in", "im", "ir", "il", "non", "ab", "a", "dis", "de")
 """What turns a word into its opposite: normal, abnormal."""
@@ -69,18 +71,35 @@ def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
     Both are words as `medtune.evaluate.wording.words` gives them.
     """
     mine, yours = set(one) - set(other), set(other) - set(one)
-    if _denies(one) != _denies(other):
+    if _denies(one) != _denies(other) or _swapped(one, other):
         return True
     if mine & COMPARISONS and yours & COMPARISONS:
         return True
     numbers = [{word for word in words if number(word) is not None} for words in (one, other)]
     if all(numbers) and not numbers[0] & numbers[1]:
         return True
+    powers = [{after for before, after in pairwise(words) if before == "^"} for words in (one, other)]
+    if all(powers) and powers[0] != powers[1]:
+        return True
     return any(_are_opposite(*pair) or _are_opposite(*pair[::-1]) for pair in product(mine, yours))
 
 
 def _denies(words: Sequence[str]) -> bool:
     return bool(NEGATIONS & set(words)) or ("free", "of") in pairwise(words)
+
+
+def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether opposites that both have stand the other way round: from left to right, ER+ and PR-."""
+    for first, second in OPPOSITES:
+        orders = []
+        for words in (one, other):
+            places = [
+                word.startswith(first) for word in words if word.startswith(first) or word.startswith(second)
+            ]
+            orders.append(places)
+        if sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]:
+            return True
+    return False
 
 
 def _are_opposite(one: str, other: str) -> bool:

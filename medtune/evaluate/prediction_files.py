@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
 
@@ -22,10 +22,22 @@ from medtune.core.errors import MedtuneError, plain_words
 from medtune.core.examples import Example, Text
 from medtune.evaluate.choices import RULES, pick
 
+RESULTS_SUFFIX = ".json"
+"""Of what `evaluate` writes; any other file is JSONL."""
 KIND = "questions"
 """Of predictions that name none."""
-Given = tuple[Example, AnswerText]
-"""What was asked, with what is right, and what was answered."""
+
+
+class Given(NamedTuple):
+    """What was asked, with what is right, and what was answered.
+
+    `picks` says that of choices the likeliest is to be picked anew by the rule that is here, as `evaluate`
+    does; in anybody's file the prediction is what it says.
+    """
+
+    example: Example
+    answer: AnswerText
+    picks: bool = False
 
 
 def read_results(text: str, name: str) -> list[Given]:
@@ -38,12 +50,12 @@ def read_results(text: str, name: str) -> list[Given]:
         raise MedtuneError(f"{name}: holds no prediction; expected one JSON object a line")
     found, places = [], dict[str, str]()
     for where, content in rows:
-        example, answer = _given(content, where)
+        example, answer = _asked_and_answered(content, where)
         if example.id in places:
             hint = "" if "id" in content else " (give each its own `id`)"
             raise MedtuneError(f"{where}: '{example.id}' is answered in {places[example.id]} too{hint}")
         places[example.id] = where.removeprefix(f"{name}, ")
-        found.append((example, answer))
+        found.append(Given(example, answer, picks=name.endswith(RESULTS_SUFFIX)))
     return found
 
 
@@ -65,14 +77,15 @@ def _strict(text: str) -> Any:
 def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:
     """Where each row stands, and the row."""
     text = text.removeprefix("\ufeff")
-    if name.endswith(".json"):
+    if name.endswith(RESULTS_SUFFIX):
         try:
             rows = list(_strict(text)["results"])
-        except (ValueError, KeyError, TypeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            what = str(error) if isinstance(error, ValueError) else "no list of `results`"
             raise MedtuneError(
-                f"{name}: not the predictions that `evaluate` wrote ({what}); run `dvc repro` to make it or "
-                "`dvc pull` to fetch it"
+                f"{name}: not the predictions that `evaluate` writes ({what}); run `dvc repro` to make it or "
+                "`dvc pull` to fetch it. Predictions from elsewhere are JSONL: one object a line, in a file "
+                "called .jsonl"
             ) from None
         yield from ((f"{name}, result {number}", row) for number, row in enumerate(rows, start=1))
         return
@@ -80,7 +93,7 @@ def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"{name}, line {number}", _strict(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise MedtuneError(f"{name}, line {number}: not JSON: {error}") from None
 
 
@@ -149,14 +162,17 @@ class _Row(BaseModel):
             return None
         if len(given) != len(choices) or (isinstance(given, dict) and given.keys() != set(choices)):
             raise ValueError(f"`{name}` must have one for each of `choices`")
-        return [given[choice] for choice in choices] if isinstance(given, dict) else given
+        values = [given[choice] for choice in choices] if isinstance(given, dict) else given
+        if max(values, default=0.0) > 0:
+            raise ValueError(f"`{name}` are natural logarithms of probabilities: none is above 0")
+        return values
 
 
 WRITTEN = frozenset(["correct", "match_type", "token_f1", "chrf", "nearest", "unquantized"])
 """What `evaluate` writes beside: judged anew, it is not read."""
 
 
-def _given(content: Any, where: str) -> Given:
+def _asked_and_answered(content: Any, where: str) -> tuple[Example, AnswerText]:
     if not isinstance(content, Mapping):
         raise MedtuneError(f"{where}: expected a JSON object with {', '.join(_Row.model_fields)}")
     for field in content:

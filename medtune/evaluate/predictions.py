@@ -51,10 +51,15 @@ def judge(
     return [predict(one, answers[one.id], params) for one in examples if one.id in answers]
 
 
-def predict(example: Example, answer: AnswerText, params: EvaluateParams) -> Prediction:
-    """Score one answer: of choices with likelihoods the pick, of several right answers the closest."""
+def predict(
+    example: Example, answer: AnswerText, params: EvaluateParams, *, picks: bool = True
+) -> Prediction:
+    """Score one answer: of choices with likelihoods the pick, of several right answers the closest.
+
+    Without `picks` the answer to a question with choices is its text, whatever the likelihoods.
+    """
     if example.choices is not None:
-        if answer.log_likelihoods is not None:
+        if picks and answer.log_likelihoods is not None:
             number = pick(
                 example.choices, answer.log_likelihoods, params.choice_rule, answer.end_log_likelihoods
             )

@@ -13,23 +13,23 @@ from medtune.evaluate.lookups import LOOKUPS, Relative
 from medtune.evaluate.models import BASE, LOOKUP, NAMES, OPPONENTS, TUNED
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import Prediction, by_kind
+from medtune.evaluate.statistics import mean
 
 
 def with_best_lookup(predictions: Predictions) -> dict[str, Sequence[Prediction]]:
-    """The same, and for each kind the predictions of its most accurate lookup as those of `lookup`.
+    """The same, and for each kind the predictions of its best lookup as those of `lookup`.
 
-    Chosen on the questions that it is judged by: what a model is held against is rather too good.
+    That is the most accurate of those that answer every question of the kind, of equally accurate ones the
+    one with the higher token-F1. Chosen on the questions that it is judged by, it is rather too good.
     """
     best: dict[str, Prediction] = {}
     order = [one.example.id for one in predictions[TUNED]]
-    for kind, _ in by_kind(predictions[TUNED]):
-        rivals = [
-            some
-            for lookup in LOOKUPS
-            if (some := [one for one in predictions.get(lookup, ()) if one.example.kind == kind])
+    for kind, asked in by_kind(predictions[TUNED]):
+        answers = [
+            [one for one in predictions.get(lookup, ()) if one.example.kind == kind] for lookup in LOOKUPS
         ]
-        if rivals:
-            best |= {one.example.id: one for one in max(rivals, key=accuracy)}
+        if rivals := [some for some in answers if len(some) == len(asked)]:
+            best |= {one.example.id: one for one in max(rivals, key=_how_good)}
     found = {model: some for model, some in predictions.items() if some}
     return found | ({LOOKUP: [best[name] for name in order if name in best]} if best else {})
 
@@ -182,6 +182,10 @@ def _line(models: Mapping[str, Any]) -> str:
     if "token_f1" in tuned and "token_f1" in models.get(BASE, {}):
         line += f", token-F1 {tuned['token_f1']:.2f} (untuned {models[BASE]['token_f1']:.2f})"
     return line
+
+
+def _how_good(some: Sequence[Prediction]) -> tuple[float, float]:
+    return accuracy(some), mean([one.score.token_f1 or 0.0 for one in some])
 
 
 def _comparisons(predictions: Predictions, seed: int) -> dict[str, Any]:

@@ -33,7 +33,8 @@ _AFTER_A_NAME = frozenset(_GREEK.values()) | {"and", "or", "+", "b", "c", "wave"
 
 # Before the compatibility form, which would make 10⁵ into 105 and a narrow space into any other.
 _THOUSANDS_BY_SPACE = regex.compile(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))")
-_RAISED = regex.compile(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_RAISED = regex.compile(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+|(?<=\p{L})⁻[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_FRACTION = regex.compile(r"(\d*)\s?([½¼¾⅛⅜⅝⅞⅕⅖⅗⅘⅒])|(?<=\d)(?=[⅓⅔⅙⅚⅐⅑])")
 _INVISIBLE = regex.compile(r"[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -42,7 +43,15 @@ def _positive(match: regex.Match[str]) -> str:
     return " positive" * match[0].count("+") + " "
 
 
-_END = r"(?=\s*(?:$|[,;:.)\]/]))"
+def _decimal(match: regex.Match[str]) -> str:
+    """1½ as 1.5; what no decimal equals, such as 1⅓, in two parts."""
+    if match[2] is None:
+        return " "
+    return str(int(match[1] or 0) + unicodedata.numeric(match[2]))
+
+
+_CLOSING = r"[,;:.!?)\]/\"'”’“»。、」』]"
+_END = rf"(?=\s*(?:$|{_CLOSING}))"
 _REWRITES = [
     (regex.compile(pattern), new)
     for pattern, new in (
@@ -53,6 +62,11 @@ _REWRITES = [
         (r"[≤⩽≦]|=<", "<="),
         (r"[≈≃≅∼]", "~"),
         (r"[×✕]", " x "),
+        (r"[↑⬆⇧]", " increased "),
+        (r"[↓⬇⇩]", " decreased "),
+        (r"[←⇐]|<-+(?!\d)", " ← "),
+        (r"¬", " not "),
+        (r"(?<![\p{L}\d.])(\d+(?:\.\d+)?)e([-+]?\d+)(?![\p{L}\d])", r"\1 x 10^\2"),
         (r"(?<=\p{L})['’ʼ`](?=\p{L})", ""),
         (r"\b(?:less|fewer|lower|smaller)\s+than\s+(?=\.?\d)", "<"),
         (r"\b(?:more|greater|higher|larger)\s+than\s+(?=\.?\d)", ">"),
@@ -69,16 +83,18 @@ _REWRITES = [
         # Dashes and signs, by what stands around them.
         (r"(?<=\d%?)\s+to\s+(?=[-+]?\.?\d)", f" {RANGE} "),
         (r"(?<=\d%?)\s*-\s*(?=\.?\d)", f" {RANGE} "),
-        (r"(?<![\p{L}\p{M}\d%)\]-])-(?=\.?\d)", MINUS),
+        (r"(?<![\p{L}\p{M}\d%)\]-])-\s?(?=\.?\d)", MINUS),
         (r"(?<![\p{L}\p{M}\d%)\]+])\+(?=\.?\d)", " "),
         (r"\+ve\b|\(\+\)", " positive "),
         (r"(?<!\p{L})-ve\b|\(-\)", " negative "),
-        (rf"(?<=[\p{{L}}\p{{M}}\d)])\++(?=\s|$|[,;:.)\]/-])|\s\++{_END}", _positive),
-        (rf"(?<=[\p{{L}}\p{{M}}\d)])-(?=$|[,;:.)\]/]|\s(?!and\b|or\b|to\b))|\s-{_END}", " negative "),
+        (rf"(?<=[\p{{L}}\p{{M}}\d)])\++(?=\s|$|-|{_CLOSING})|\s\++{_END}", _positive),
+        (rf"(?<=[\p{{L}}\p{{M}}\d)])-(?=$|{_CLOSING}|\s(?!and\b|or\b|to\b))|\s-{_END}", " negative "),
+        # A suspended hyphen (pre- and postnatal) is none after what is positive or negative.
+        (r"(?<![\p{L}\d])(ab?|b|o|rh|er|pr|her2|hiv|hcv|hbv|cd\d+)-(?=\s(?:and|or|to)\b)", r"\1 negative "),
         (r"(?<=[\p{L}\p{M}])\^(?=\d)", ""),
         (r"(?<=\d)\s*/\s*(?=\d)", " ÷ "),
         (r"/", " per "),
-        (r"(?<=\d):(?=\d)", " ∶ "),
+        (r"(?<=\d)\s*:\s*(?=\d)", " ∶ "),
     )
 ]  # fmt: skip
 _WORD = regex.compile(
@@ -88,7 +104,7 @@ _WORD = regex.compile(
     | [\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*
     | \p{Greek}[\p{Greek}\p{M}]*
     | [\p{L}--\p{Greek}][[\p{L}\p{M}]--\p{Greek}]*
-    | [<>]=? | ≠ | ~ | ± | % | \^ | ÷ | ∶ | RANGE | \+
+    | [<>]=? | ≠ | ~ | ± | % | \^ | ÷ | ∶ | ← | RANGE | \+ | [$€£¥]
     """.replace("MINUS", MINUS).replace("RANGE", RANGE),
     regex.VERBOSE | regex.V1,
 )
@@ -128,7 +144,7 @@ def number(word: str) -> Decimal | None:
 
 def _plain(text: str) -> str:
     """One form for all ways to write a character: no case, no width, no composition, one hyphen."""
-    text = _THOUSANDS_BY_SPACE.sub("", text)
+    text = _FRACTION.sub(_decimal, _THOUSANDS_BY_SPACE.sub("", text))
     text = _RAISED.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
     text = unicodedata.normalize("NFKC", text.translate(_SUPERSCRIPTS)).translate(_DASHES)
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).casefold())

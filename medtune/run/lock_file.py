@@ -55,7 +55,7 @@ def dvc_md5(path: Path, is_ignored: Callable[[str], bool] = lambda _: False) -> 
     if not path.is_dir():
         raise MedtuneError(f"{path}: not there; run `dvc pull` to fetch it or `dvc repro` to make it")
     files = (file for file in path.rglob("*") if file.is_file() and not is_ignored(str(file)))
-    return _folder_md5({file.relative_to(path).as_posix(): _file_md5(file) for file in files})
+    return folder_md5({file.relative_to(path).as_posix(): _file_md5(file) for file in files})
 
 
 def _stage(stage: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _item(item: dict[str, Any]) -> dict[str, str]:
     if "files" in item:
         # Pushed to a cloud-versioned remote, a folder is the list of its files and has no hash itself.
         files = {str(file["relpath"]): str(file["md5"]) for file in item["files"]}
-        return {"path": path, "md5": _folder_md5(files)}
+        return {"path": path, "md5": folder_md5(files)}
     if "md5" not in item:
         raise MedtuneError(
             f"{LOCK_FILE}: has no hash for {path}, as after `dvc push` to a cloud-versioned remote "
@@ -78,7 +78,8 @@ def _item(item: dict[str, Any]) -> dict[str, str]:
     return {"path": path, "md5": str(item["md5"])}
 
 
-def _folder_md5(files: dict[str, str]) -> str:
+def folder_md5(files: dict[str, str]) -> str:
+    """The hash that DVC gives a folder, from the hashes of its files by their paths in it."""
     listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return f"{_md5(json.dumps(listing, sort_keys=True).encode())}.dir"
 

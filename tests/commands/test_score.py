@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def write(*rows: dict[str, object]) -> Path:
     return path
 
 
-def row(right: str, text: str, number: int = 0, **fields: object) -> dict[str, object]:
+def row(right: str, text: str, number: int = 0, /, **fields: Any) -> dict[str, object]:
     return {"id": f"{right}{text}{number}{fields}", "ground_truth": right, "prediction": text, **fields}
 
 
@@ -92,3 +93,23 @@ def test_a_bad_file_is_one_line_and_exit_code_1(content: str) -> None:
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(MedtuneError, match=r"nowhere.jsonl: no such file"):
         score_file(Path("nowhere.jsonl"))
+
+
+def test_a_prediction_counts_as_it_stands_whatever_the_likelihoods() -> None:
+    odds = {"choices": ["no", "a long choice"], "log_likelihoods": [-3.0, -5.0]}
+    scored = score_file(write(row("a long choice", "a long choice", **odds)))
+    assert scored.figures["all"]["accuracy"] == scored.figures["all"]["accuracy_per_character"] == 1
+    assert scored.figures["all"]["accuracy_sum"] == 0
+
+
+def test_what_is_not_known_or_taken_for_granted_is_said() -> None:
+    odds = {"choices": ["yes", "no"], "log_likelihoods": [-0.1, -3.0]}
+    notices = score_file(write(row("yes", "yes", **odds), row("no", "no", choices=["yes", "no"]))).notices
+    assert "1 of 2 questions with choices lack `log_likelihoods`: no odds are known" in notices
+    assert "no params.yaml here: judged by the default rules, no kind as a set" in notices
+
+
+def test_a_list_in_json_is_told_what_is_accepted() -> None:
+    Path("mine.json").write_text("[]")
+    with pytest.raises(MedtuneError, match="Predictions from elsewhere are JSONL: one object a line"):
+        score_file(Path("mine.json"))

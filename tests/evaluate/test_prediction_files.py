@@ -5,7 +5,7 @@ import pytest
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.evaluate.params import EvaluateParams
-from medtune.evaluate.prediction_files import KIND, read_results
+from medtune.evaluate.prediction_files import KIND, Given, read_results
 from medtune.evaluate.predictions import judge
 from medtune.evaluate.results import results
 from tests.conftest import example
@@ -23,7 +23,7 @@ def without(*fields: str) -> dict[str, object]:
 
 
 def test_a_line_needs_no_more_than_a_question_an_answer_and_a_prediction() -> None:
-    [(asked, answer)] = read_results(lines(without("id")), "mine.jsonl")
+    [(asked, answer, _)] = read_results(lines(without("id")), "mine.jsonl")
     assert (asked.id, asked.question) == ("Is fever a symptom?",) * 2
     assert (asked.answer, asked.kind, asked.group) == ("yes", KIND, asked.id)
     assert answer.text == "Yes."
@@ -38,10 +38,10 @@ def test_an_id_may_stand_for_the_question_and_answers_for_the_ground_truth() -> 
         "kind": "closed",
         "model": "x",
     }
-    [(asked, _)] = read_results(lines(row), "mine.jsonl")
+    [(asked, _, _)] = read_results(lines(row), "mine.jsonl")
     assert (asked.id, asked.question, asked.group, asked.kind) == ("7", "7", "3", "closed")
     assert asked.right_answers == ["yes", "indeed"]
-    [(asked, _)] = read_results(lines(ROW | {"answers": ["yes", "sure"]}), "mine.jsonl")
+    [(asked, _, _)] = read_results(lines(ROW | {"answers": ["yes", "sure"]}), "mine.jsonl")
     assert asked.right_answers == ["yes", "sure"]
 
 
@@ -63,7 +63,7 @@ def test_what_evaluate_writes_is_read_as_it_was_judged() -> None:
     }
     text = json.dumps(results(judge(examples, answers, params), [0, 1]))
     assert read_results(text, "metrics/evaluation_results.json") == [
-        (one, answers[one.id]) for one in examples
+        Given(one, answers[one.id], picks=True) for one in examples
     ]
 
 
