@@ -25,8 +25,8 @@ class AnswerParams(Section):
     max_new_tokens: int = Field(ge=1)
     """A longer answer is cut off; `truncated` in metrics/details.json is the share of those."""
     shots: int = Field(default=0, ge=0, le=16)
-    """Ask the untuned model a second time, so many training examples of its kind before each question: is it
-    enough to show them? 0: do not. A kind needs as many training examples."""
+    """Ask the untuned model once more, with so many training examples of its kind, 16 at most, before each
+    question: is it enough to show them? 0: do not. A kind needs as many training examples."""
     unquantized: bool
     """With a quantised base, ask on the unquantised one too: how far do the answers drift?"""
 

@@ -143,7 +143,8 @@ def _each(comparisons: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 
 def _rows(comparisons: Mapping[str, Any], metric: str) -> Iterator[list[str]]:
     kinds = [(kind, found[metric]) for kind, found in comparisons["kinds"].items() if metric in found]
-    for name, one in [*(kinds if len(kinds) > 1 else []), ("all", comparisons["all"][metric])]:
+    total = "all kinds" if "all" in comparisons["kinds"] else "all"
+    for name, one in [*(kinds if len(kinds) > 1 else []), (total, comparisons["all"][metric])]:
         verdict = one["verdict"]
         if verdict == "not shown":
             verdict += f" ({_could_have(metric, one)})"

@@ -24,9 +24,9 @@ from medtune.core.errors import MedtuneError
 
 HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
 """The files of the metrics that are shown."""
-LOOKUP = "metrics/lookup.json"
-"""What the run gains over the best lookup, in the same words."""
-COLUMNS = ("accuracy", "gain", "verdict", "over_lookup", "token_f1", "validation_loss")
+LOOKUP, OVER_LOOKUP = "metrics/lookup.json", "over_lookup"
+"""What the run gains over the best lookup, in the same words; its column stands where there is a lookup."""
+COLUMNS = ("accuracy", "gain", "verdict", OVER_LOOKUP, "token_f1", "validation_loss")
 WIDTH = 120
 """Characters in a line where there is no terminal to ask."""
 CELL = 24
@@ -141,7 +141,7 @@ def _run(found: Any, name: str, commit: str, state: str, *, is_experiment: bool)
         metrics |= _values(found.data.metrics.get(file, {}))
     lookup = _values(found.data.metrics.get(LOOKUP, {})) if not state else {}
     if isinstance(lookup.get("gain"), float):
-        metrics["over_lookup"] = f"{lookup['gain']:.2f} {lookup.get('verdict', '')}".strip()
+        metrics[OVER_LOOKUP] = f"{lookup['gain']:.2f} {lookup.get('verdict', '')}".strip()
     return Run(name, commit, state, is_experiment, params, metrics)
 
 
@@ -178,13 +178,14 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     short = _short_names([name for run in runs for name in run.params])
     has_state = any(run.state for run in runs)
     table.add_column("run", no_wrap=True)
-    for header in [*(short[name] for name in names), *COLUMNS]:
+    columns = [name for name in COLUMNS if name != OVER_LOOKUP or any(name in run.metrics for run in runs)]
+    for header in [*(short[name] for name in names), *columns]:
         table.add_column(header, no_wrap=True, justify="right")
     if has_state:
         table.add_column("state", no_wrap=True)
     for run in runs:
         cells = [_shown(run.params, name) for name in names]
-        cells += [_metric(run.metrics, column) for column in COLUMNS]
+        cells += [_metric(run.metrics, column) for column in columns]
         name = f"  {run.name}" if run.is_experiment else run.name
         style = "" if run.is_experiment else "bold"
         # As Text, or rich would take brackets in a name or a value for a style.

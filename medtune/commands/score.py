@@ -8,6 +8,8 @@ from typing import Any
 
 from medtune.commands.revisions import read_file
 from medtune.commands.tables import as_text, one_line
+from medtune.core.answers import AnswerText
+from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.evaluate.figures import table
 from medtune.evaluate.params import EvaluateParams
@@ -52,7 +54,21 @@ def rules() -> EvaluateParams:
 
 def judge_given(given: Sequence[Given], params: EvaluateParams) -> list[Prediction]:
     """Predictions that were read, with their scores."""
+    lacking = [
+        one
+        for one in given
+        if one.picks and one.answer.log_likelihoods and not one.answer.end_log_likelihoods
+    ]
+    if params.choice_rule == "whole" and lacking:
+        raise MedtuneError(
+            f"params.yaml: evaluate.choice_rule is whole, but '{lacking[0].example.id}' has no "
+            "`end_log_likelihoods`: answers of this version of medtune do; take another rule"
+        )
     return [predict(one.example, one.answer, params, picks=one.picks) for one in given]
+
+
+def _lacks_ends(answer: AnswerText) -> bool:
+    return answer.log_likelihoods is not None and answer.end_log_likelihoods is None
 
 
 def score_as_json(scored: Scored) -> str:
@@ -78,7 +94,8 @@ def describe_score(scored: Scored) -> str:
 
 def _described(scored: Scored) -> Iterator[str]:
     kinds = list(scored.figures["kinds"].items())
-    rows = [*(kinds if len(kinds) > 1 else []), ("all", scored.figures["all"])]
+    total = "all kinds" if "all" in scored.figures["kinds"] else "all"
+    rows = [*(kinds if len(kinds) > 1 else []), (total, scored.figures["all"])]
     yield as_text(HEADER, [_row(name, one) for name, one in rows])
     for kind, one in kinds:
         if "choices" in one:
@@ -114,6 +131,9 @@ def _notices(predictions: list[Prediction]) -> Iterator[str]:
 
 
 def without_groups(predictions: Sequence[Prediction]) -> Iterator[str]:
-    """What it means that no prediction has a group, if so."""
-    if all(one.example.group == one.example.id for one in predictions):
+    """What it means that predictions have no group, if so."""
+    alone = sum(one.example.group == one.example.id for one in predictions)
+    if 0 < alone < len(predictions):
+        yield f"{alone} of {len(predictions)} predictions have no `group`: each of them counts as one"
+    elif alone:
         yield "without `group` every question counts as independent: intervals are too narrow if they are not"

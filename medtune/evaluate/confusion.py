@@ -56,7 +56,9 @@ def by_member(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
     right: Counter[int] = Counter()
     said: Counter[int] = Counter()
     for one in predictions:
-        theirs, ours = members(one.example.answer), members(one.answer.text)
+        ours = members(one.answer.text)
+        # A set that is right by another right answer is right.
+        theirs = ours if one.correct and ours <= numbers.keys() else members(one.example.answer)
         right.update(numbers[member] for member in theirs)
         said.update(numbers[member] for member in ours if member in numbers)
         counts.update((numbers[member], numbers[member]) for member in theirs & ours)

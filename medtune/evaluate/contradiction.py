@@ -63,6 +63,8 @@ PREFIXES = ("un", "in", "im", "ir", "il", "non", "ab", "a", "dis", "de")
 """What turns a word into its opposite: normal, abnormal."""
 SHORTEST_STEM = 4
 """Letters that have to follow one of PREFIX_PAIRS, and fewer than have to follow one of PREFIXES."""
+LONGEST_END = 2
+"""Letters that may follow a beginning of no more letters than that."""
 
 
 def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -88,14 +90,18 @@ def _denies(words: Sequence[str]) -> bool:
     return bool(NEGATIONS & set(words)) or ("free", "of") in pairwise(words)
 
 
+def _begins(word: str, beginning: str) -> bool:
+    """After a short beginning little may follow: `low` begins lower, `late` not lateral."""
+    rest = len(word) - len(beginning)
+    return word.startswith(beginning) and (len(beginning) > SHORTEST_STEM or rest <= LONGEST_END)
+
+
 def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether opposites that both have stand the other way round: from left to right, ER+ and PR-."""
     for first, second in OPPOSITES:
         orders = []
         for words in (one, other):
-            places = [
-                word.startswith(first) for word in words if word.startswith(first) or word.startswith(second)
-            ]
+            places = [_begins(word, first) for word in words if _begins(word, first) or _begins(word, second)]
             orders.append(places)
         if sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]:
             return True
@@ -103,7 +109,7 @@ def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _are_opposite(one: str, other: str) -> bool:
-    if any(one.startswith(first) and other.startswith(second) for first, second in OPPOSITES):
+    if any(_begins(one, first) and _begins(other, second) for first, second in OPPOSITES):
         return True
     if len(other) > SHORTEST_STEM and any(one == prefix + other for prefix in PREFIXES):
         return True

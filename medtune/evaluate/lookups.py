@@ -9,6 +9,7 @@ in common) to 1 (Broder 1997, https://doi.org/10.1109/SEQUEN.1997.666900). N-gra
 kind have are their common wording ("Which organ systems does ... affect?") and do not count.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,5 +151,6 @@ def _asked_grams(example: Example) -> set[str]:
 
 def _grams(text: str) -> set[str]:
     """The n-grams of a text in lower case, with one space between words and at both ends; at least one."""
-    text = f" {' '.join(_WORDS.findall(text.casefold()))} "
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = f" {' '.join(_WORDS.findall(text)) or text.strip()} "
     return {text[start : start + LENGTH] for start in range(max(len(text) - LENGTH + 1, 1))}

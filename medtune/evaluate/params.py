@@ -1,8 +1,8 @@
 """The section `evaluate` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 
 from medtune.core.section import Section
 
@@ -35,7 +35,7 @@ class DiffParams(Section):
 
     name = "diff"
 
-    tolerated_loss: dict[MetricName, NonNegativeFloat] = Field(default_factory=dict)
+    tolerated_loss: dict[MetricName, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """By metric (accuracy, token_f1, chrf, brier), in its own unit: a loss that is shown and larger makes it
     fail. 0 where none is given."""
 

@@ -124,6 +124,8 @@ class _Row(BaseModel):
         right = [*([self.ground_truth] if self.ground_truth else []), *(self.answers or [])]
         if name is None:
             raise ValueError("either `id` or `question` is needed")
+        if self.choices is not None and len(self.choices) < 2:
+            raise ValueError("`choices` has a single one, which is always right: give two or none")
         if not right:
             raise ValueError("either `ground_truth` or `answers`, with one at the least, is needed")
         return Example(
@@ -177,7 +179,7 @@ def _asked_and_answered(content: Any, where: str) -> tuple[Example, AnswerText]:
         raise MedtuneError(f"{where}: expected a JSON object with {', '.join(_Row.model_fields)}")
     for field in content:
         # Other fields may be there for other purposes; one that is nearly right was meant for this one.
-        close = get_close_matches(field.lower(), _Row.model_fields, cutoff=0.8)
+        close = get_close_matches(field.lower(), _Row.model_fields, cutoff=0.75)
         if field not in _Row.model_fields and field not in WRITTEN and close:
             raise MedtuneError(f"{where}: unknown field '{field}'; did you mean '{close[0]}'?")
     try:

@@ -27,6 +27,7 @@ from medtune.evaluate.page.words import (
     chip,
     difference,
     interval,
+    title_sentence,
     verdict_sentence,
     with_interval,
 )
@@ -84,6 +85,7 @@ def report(
         adapter=record.get("inputs", {}).get(ADAPTER),
         questions=f"{len(predictions['tuned']):,}",
         exact=[(model, with_interval("accuracy", details["all"][model])) for model in (TUNED, BASE)],
+        title=title_sentence(details.get("comparisons", {})),
         verdicts=[_verdict(*item) for item in details.get("comparisons", {}).items() if item[1].get("all")],
         sections=found,
         charts=_data({f"chart-{number}": chart.spec for number, chart in enumerate(charts, start=1)}),

@@ -46,7 +46,7 @@ def score(prediction: str, reference: str, *, is_set: bool, partial_f1: float) -
     if is_set:
         ours, theirs = members(prediction), members(reference)
         if ours and ours == theirs:
-            match_type = "exact"
+            match_type, f1 = "exact", 1.0
         elif ours & theirs:
             match_type = "partial"
     elif predicted and predicted == expected:

@@ -42,8 +42,9 @@ def share_interval(hits: Sequence[bool], groups: Sequence[str], confidence: floa
 
     That is the number of questions over the design effect, the variance between groups over that of a simple
     sample (Korn and Graubard 1998, Survey Methodology 24; Dean and Pagano 2015,
-    https://doi.org/10.1093/jssam/smv024), and Student's quantile for so many groups. Where all or none hit,
-    no variance can be seen, and a group is taken for one question. One group says nothing: 0 to 1.
+    https://doi.org/10.1093/jssam/smv024), and Student's quantile for as many groups as they are worth.
+    Where all or none hit, no variance can be seen, and a group is taken for one question. One group says
+    nothing: 0 to 1.
     """
     sums, sizes = _by_group([float(hit) for hit in hits], groups)
     if len(sizes) < 2:
@@ -51,10 +52,11 @@ def share_interval(hits: Sequence[bool], groups: Sequence[str], confidence: floa
     n, share = int(sizes.sum()), float(sums.sum() / sizes.sum())
     effect = float((sizes**2).sum() / n)
     if 0 < share < 1:
-        between = len(sizes) / (len(sizes) - 1) * float(((sums - share * sizes) ** 2).sum()) / n**2
+        between = _variance(sums - share * sizes, sizes)
         # Groups that all have the same share leave nothing but a rounding error.
         effect = max(between / (share * (1 - share) / n), 1 / n)
-    return wilson_interval(share, n / effect, float(t.ppf((1 + confidence) / 2, len(sizes) - 1)))
+    quantile = float(t.ppf((1 + confidence) / 2, effective_groups(sizes) - 1))
+    return wilson_interval(share, n / effect, quantile)
 
 
 def bootstrap_interval(
@@ -69,13 +71,14 @@ def bootstrap_interval(
     """Percentile interval for a mean (Efron 1979, https://doi.org/10.1214/aos/1176344552), seeded.
 
     Drawn are whole groups (Field and Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x), and the
-    percentiles are wider the fewer there are (Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789).
+    percentiles are wider the fewer there are (Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789),
+    counted as what they are worth if one is much larger than others.
     `scale` is the range of a value: where all are equal, as many as could have been missed (`share_interval`
     of no hits) may lie at its ends. One group says nothing: the whole scale.
     """
     sums, sizes = _by_group(values, groups)
     count, (lowest, highest) = len(sizes), scale
-    if count < 2:
+    if count < 2 or effective_groups(sizes) < 2:
         return scale
     if len(set(values)) == 1:
         missed, value = share_interval([False] * len(values), groups, confidence)[1], values[0]
@@ -86,7 +89,8 @@ def bootstrap_interval(
     for start in range(0, resamples, at_once):
         drawn = generator.integers(count, size=(min(at_once, resamples - start), count))
         means[start : start + at_once] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    tail = float(norm.cdf(-math.sqrt(count / (count - 1)) * t.ppf((1 + confidence) / 2, count - 1)))
+    worth = effective_groups(sizes)
+    tail = float(norm.cdf(-math.sqrt(worth / (worth - 1)) * t.ppf((1 + confidence) / 2, worth - 1)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -144,20 +148,37 @@ def smallest_shown(differences: Sequence[float], groups: Sequence[str], level: f
 
     (t(1 - level / 2) + t(0.8)) standard errors between groups (Bloom 1995,
     https://doi.org/10.1177/0193841X9501900504), and no less than if all groups that differ, as many as the
-    level takes, differ by one question each.
+    level takes, differ by one question each. One group more than that has to be there: where all groups
+    differ alike, the interval has to leave room for one that does not.
     """
     sums, sizes = _by_group(differences, groups)
-    count, n = len(sizes), float(sizes.sum())
-    needed = math.ceil(1 - math.log2(level))
-    if count < max(needed, 2):
+    n, needed = float(sizes.sum()), math.ceil(1 - math.log2(level))
+    if effective_groups(sizes) <= needed:
         return None
-    residuals = sums - float(sums.sum()) / n * sizes
-    error = math.sqrt(count / (count - 1) * float((residuals**2).sum())) / n
-    quantiles = float(t.ppf(1 - level / 2, count - 1) + t.ppf(POWER, count - 1))
+    error = math.sqrt(_variance(sums - float(sums.sum()) / n * sizes, sizes))
+    freedom = effective_groups(sizes) - 1
+    quantiles = float(t.ppf(1 - level / 2, freedom) + t.ppf(POWER, freedom))
     return max(quantiles * error, needed / n)
+
+
+def effective_groups(sizes: np.ndarray) -> float:
+    """How many groups of one size say as much as groups of these sizes, at the most (Kish 1965)."""
+    return float(sizes.sum() ** 2 / (sizes.astype(np.float64) ** 2).sum())
+
+
+def _variance(residuals: np.ndarray, sizes: np.ndarray) -> float:
+    """Of a mean, between groups, each as if the mean were that of the others.
+
+    A large group pulls the mean towards itself, which hides how far it is off (Bell and McCaffrey 2002,
+    Survey Methodology 28). Of groups of one size it is k / (k - 1) times the sum of squares over n².
+    """
+    count, n = len(sizes), float(sizes.sum())
+    return (count - 1) / count * float(((residuals / (1 - sizes / n)) ** 2).sum()) / n**2
 
 
 def _by_group(values: Sequence[float], groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The sum of the values and their number in each group."""
-    _, members = np.unique(np.asarray(groups), return_inverse=True)
+    # As an array of texts the names would all be as wide as the longest, and end at a NUL.
+    numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
+    members = np.array([numbers[group] for group in groups], dtype=np.int64)
     return np.bincount(members, weights=np.asarray(values, dtype=np.float64)), np.bincount(members)

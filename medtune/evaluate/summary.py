@@ -146,7 +146,11 @@ def _described(found: Mapping[str, Any]) -> Iterator[str]:
             f"{far[TUNED]['accuracy']:.1%} exact{lookup}"
         )
     for opponent, comparison in found["comparisons"].items():
-        yield f"than {OPPONENTS[opponent]}: {in_words(comparison['all']['accuracy'])}"
+        one = comparison["all"]["accuracy"]
+        some = (
+            "" if one["n"] == found["all"][TUNED]["n"] else f", on the {one['n']} questions that it answers"
+        )
+        yield f"against {OPPONENTS[opponent]}{some}: {in_words(one)}"
 
 
 def in_words(comparison: Mapping[str, Any], of: str = "exact answers") -> str:

@@ -17,7 +17,9 @@ RANGE, MINUS = "–", "−"
 """The words that stand for "to" between numbers, and the sign of a number: no hyphen is left among words."""
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | {"⁄": "/", "∕": "/", "٪": "%"})
+_DASHES = str.maketrans(
+    dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | {"⁄": "/", "∕": "/", "٪": "%", "٫": ".", "٬": ","}
+)
 _GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in "αβγδεζηθικμνξοπρσςτυφχψω"} | {
     "λ": "lambda"
 }
@@ -74,7 +76,7 @@ _REWRITES = [
         (r"\bat\s+most\s+(?=\.?\d)", "<="),
         (r"\b(?:about|approximately|circa)\s+(?=\.?\d)", "~"),
         # Numbers.
-        (r"(?<![\d.,])0,(?=\d)", "0."),
+        (r"(?<![\d.,])0,(?=\d+(?![\d,]))", "0."),
         (r"(?<=\d)·(?=\d)", "."),
         (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda match: match[0].replace(",", "")),
         (r"\bper\s?cent\b", "%"),
@@ -169,7 +171,7 @@ def _named(word: str) -> str:
 
 
 def _unit(word: str, before: str) -> str:
-    return _UNITS.get(word, word) if number(before) is not None else word
+    return _UNITS.get(word, word) if before == "per" or number(before) is not None else word
 
 
 def _begins_with_an_article(plain: str, found: list[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtune.core.errors import MedtuneError
-from medtune.data.choices import shuffled
+from medtune.data.choices import require_a_choice, shuffled
 from medtune.data.params import DataParams, KindParams
 from medtune.data.sources import load_source
 from medtune.data.splits import overlaps, split_by_group
@@ -87,3 +87,9 @@ def test_the_splits_are_the_same_with_and_without(source: Path) -> None:
 def test_whatever_is_no_truth_value_is_refused() -> None:
     with pytest.raises(MedtuneError, match=r"data\.shuffle_choices is 'maybe'"):
         DataParams.of({"data": FIELDS | {"kinds": {"definition": {}}, "shuffle_choices": "maybe"}})
+
+
+def test_a_single_choice_is_none() -> None:
+    examples = [example(id=str(number), choices=list("ab"[:number]), answer="a") for number in (2, 1)]
+    with pytest.raises(MedtuneError, match="the question '1' has a single choice: give two or more, or none"):
+        require_a_choice(examples)

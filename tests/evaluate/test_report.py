@@ -177,7 +177,7 @@ def test_the_table_has_what_every_model_said() -> None:
         for model, text in texts.items()
     }
     data = table_of(Page(report(found, [None], details_of_one(found), [], {}, NEAR)))
-    assert data["models"] == ["untuned", "tuned", "untuned, with examples"]
+    assert data["models"] == ["untuned", "tuned", "untuned with examples"]
     assert data["rows"] == [
         [0, "1", "What is fever?", "A child.", ["fever", "pyrexia"], None,
          [["cold", 0, 1], ["Pyrexia", 2, 0], ["fever", 2, 0]], None]

@@ -60,19 +60,23 @@ def test_a_choice_is_the_answer_or_it_is_not(picked: str, answer: str) -> None:
 
 
 SAME = [
-    ("1½", "1.5"), ("½", "0.5"), ("1e-5", "1 x 10^-5"), ("1E5", "1 × 10⁵"), ('"Rh-"', "Rh−"), ("1 : 100", "1:100"),
+    ("1½", "1.5"), ("½", "0.5"), ("1e-5", "1 x 10^-5"), ("1E5", "1 × 10⁵"), ('"Rh-"', "Rh−"),
+    ("1 : 100", "1:100"),
     ("pre- and postnatal", "pre and postnatal"), ("TSH ↑", "TSH increased"), ("5 - 10", "5–10"),
 ]  # fmt: skip
 NOT_THE_SAME = [
-    ("A→B", "A←B"), ("1½", "11/2"), ("1⅓", "11/3"), ("- 5", "5"), ("– 5 °C", "5 °C"), ("A- and B+", "A and B+"),
-    ("Rh- to Rh+", "Rh to Rh+"), ("€5", "$5"), ("Rh-!", "Rh"), ("“Rh−”", "Rh"), ("O-。", "O"), ("cm⁻¹", "cm1"),
+    ("A→B", "A←B"), ("1½", "11/2"), ("1⅓", "11/3"), ("- 5", "5"), ("– 5 °C", "5 °C"),
+    ("A- and B+", "A and B+"),
+    ("Rh- to Rh+", "Rh to Rh+"), ("€5", "$5"), ("Rh-!", "Rh"), ("“Rh−”", "Rh"), ("O-。", "O"),
+    ("cm⁻¹", "cm1"),
     ("1 : 100", "1 100"),
 ]  # fmt: skip
 OPPOSITE = [
     ("↑ TSH", "↓ TSH"), ("K↑", "K↓"), ("¬A", "A"), ("1E-5 mol", "1E5 mol"), ("1.0e-5", "1.0e5"),
     ("10^5 copies", "10^-5 copies"), ("it doesn't cause fever", "it does cause fever"),
     ("can't walk far", "can walk far"), ("unable to walk", "able to walk"),
-    ("contraindicated in pregnancy", "indicated in pregnancy"), ("seropositive patient", "seronegative patient"),
+    ("contraindicated in pregnancy", "indicated in pregnancy"),
+    ("seropositive patient", "seronegative patient"),
     ("ER+ PR- cancer", "ER- PR+ cancer"), ("flows from left to right", "flows from right to left"),
     ("高血压", "低血压"), ("急性肾炎", "慢性肾炎"),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medtune.evaluate.statistics import (
     bootstrap_interval,
+    effective_groups,
     holm,
     mean,
     share_interval,
@@ -92,6 +93,29 @@ def test_all_or_none_is_not_taken_for_certain(hit: bool) -> None:
     assert bootstrap_interval([float(hit)] * 40, groups, seed=1) == pytest.approx(expected, abs=0.001)
     gains = bootstrap_interval([0.0] * 40, groups, 1, scale=(-1, 1))
     assert gains == pytest.approx((-0.338, 0.338), abs=0.001)
+
+
+@pytest.mark.parametrize(("small", "large"), [(19, 100), (29, 300)])
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_a_group_that_outweighs_the_others_makes_nothing_certain(
+    small: int, large: int, correlation: float
+) -> None:
+    generator = np.random.default_rng(1)
+    members = np.repeat(np.arange(small + 1), [1] * small + [large])
+    covered = 0
+    for _ in range(200):
+        shares = np.full(small + 1, 0.4)
+        if correlation:
+            shares = generator.beta(0.4, 0.6, size=small + 1)
+        hits = generator.random(len(members)) < shares[members]
+        low, high = share_interval([bool(hit) for hit in hits], [str(member) for member in members])
+        covered += low <= 0.4 <= high
+    assert covered >= 190
+
+
+def test_of_groups_of_one_size_the_effective_number_is_their_number() -> None:
+    assert effective_groups(np.array([3, 3, 3, 3])) == 4
+    assert effective_groups(np.array([100] + [1] * 6)) == pytest.approx(106**2 / 10006)
 
 
 def test_one_group_says_nothing() -> None:
@@ -208,8 +232,10 @@ def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
 
 
 def test_of_too_few_groups_nothing_can_be_shown() -> None:
-    assert smallest_shown([0.0] * 5, list("abcde"), 0.05) is None
-    assert smallest_shown([0.0] * 12, list("abcdef") * 2, 0.05) == pytest.approx(6 / 12)
+    assert smallest_shown([0.0] * 12, list("abcdef") * 2, 0.05) is None
+    assert smallest_shown([0.0] * 14, list("abcdefg") * 2, 0.05) == pytest.approx(6 / 14)
+    # One group that outweighs all others is worth little more than one.
+    assert smallest_shown([1.0] * 130, ["large"] * 100 + [str(number) for number in range(30)], 0.05) is None
     # Six of six that differ are what it takes; five are not.
     assert sign_test_p(6, 6) < 0.05 < sign_test_p(5, 5)
 

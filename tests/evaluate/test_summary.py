@@ -141,9 +141,9 @@ def test_a_person_reads_a_line_a_kind_and_the_verdicts() -> None:
     )
     assert "of the 3 questions without a near relative in training 33.3% exact, best lookup 100.0%" in lines
     assert lines[-2].startswith(
-        "than the untuned model: not shown, +25.0 points of exact answers, 95% interval "
+        "against the untuned model: not shown, +25.0 points of exact answers, 95% interval "
     )
-    assert lines[-1].startswith("than the best lookup: not shown, -50.0 points of exact answers")
+    assert lines[-1].startswith("against the best lookup: not shown, -50.0 points of exact answers")
     assert lines[-1].endswith("groups of questions are too few (1) to show any")
 
 

@@ -32,7 +32,13 @@ Figures = Mapping[str, Any]
 Scope = tuple[str, Mapping[str, Figures]]
 """What questions: all or a kind; and the figures of each model on them."""
 HALVES = {"near_relative": "with a near relative", "no_near_relative": "without one"}
+COMPARED = (
+    "verdict", "other", "tuned", "difference", "95% interval", "p", "p, adjusted", "gained", "lost",
+    "could have shown",
+)  # fmt: skip
+"""What a comparison says; the other side is named in the table's title."""
 MATCHES = {"exact_matches": "exact", "partial_matches": "partial", "incorrect": "incorrect"}
+SHARES = ("chance", "accuracy_sum", "accuracy_per_character", "accuracy_whole")
 LONGEST = 0.99
 """The share of answers that a histogram of lengths shows in full; longer ones share its last bin."""
 MOST_BINS = 40
@@ -79,15 +85,12 @@ def _comparisons(comparisons: Mapping[str, Any]) -> Section:
     tables = []
     for other, found in comparisons.items():
         rows: list[list[Cell]] = [
-            [kind, measure_name(measure), *_comparison(measure, one)]
+            [kind, measure_name(measure), str(one["n"]), *_comparison(measure, one)]
             for kind, measures in scopes(found)
             for measure, one in measures.items()
         ]
         before = OPPONENTS[other]
-        columns = [
-            "questions", "measure", "verdict", before.removeprefix("the "), "tuned", "difference",
-            "95% interval", "p", "p, adjusted", "gained", "lost", "could have shown",
-        ]  # fmt: skip
+        columns = ["questions", "measure", "n", *COMPARED]
         if rows:
             tables.append(Table(f"The tuned model against {before}", columns, rows, heads=2))
     return Section(
@@ -112,7 +115,7 @@ def _comparison(measure: str, one: Mapping[str, Any]) -> list[Cell]:
         interval(measure, one),
         p_value(one.get("p_value")),
         p_value(one.get("p_adjusted")),
-        *(str(one.get(name, NOTHING)) for name in ("gained", "lost")),
+        *(NOTHING if one.get(name) is None else str(one[name]) for name in ("gained", "lost")),
         smallest(measure, one),
     ]
 
@@ -207,8 +210,10 @@ def _relatives(details: Mapping[str, Any], models: Sequence[str], near: float) -
             for label, kind in _labels(details["kinds"])
             for model in models
         ]
-        table = Table("Exact answers by kind and relative", columns, rows, heads=2)
-        parts = [*list(_interval_charts(charted, models))[:1], table]
+        table = Table(
+            "Exact answers by kind and relative", columns, [row for row in rows if _says(row)], heads=2
+        )
+        parts = [*list(_interval_charts(charted, models))[:1], table, *_half_comparisons(details)]
     return Section(
         "relatives",
         "With and without a near relative in training",
@@ -219,6 +224,26 @@ def _relatives(details: Mapping[str, Any], models: Sequence[str], near: float) -
         ],
         parts,
     )
+
+
+def _says(row: Sequence[str]) -> bool:
+    """Whether any half has a figure: a lookup may have no answer to a kind."""
+    return any(cell != NOTHING for cell in row[2:])
+
+
+def _half_comparisons(details: Mapping[str, Any]) -> Iterator[Table]:
+    """The tuned model against the best lookup, once for each half."""
+    for key, words in HALVES.items():
+        found = details.get(key, {}).get("comparisons", {}).get("lookup")
+        if not found or not found["all"]:
+            continue
+        rows: list[list[Cell]] = [
+            [label, str(one["n"]), *_comparison("accuracy", one)]
+            for label, measures in scopes(found)
+            if (one := measures.get("accuracy"))
+        ]
+        title = f"Exact answers against {OPPONENTS['lookup']}, {words}"
+        yield Table(title, ["questions", "n", *COMPARED], rows)
 
 
 def _half_cells(half: Mapping[str, Any], kind: str | None, model: str) -> tuple[str, str]:
@@ -318,8 +343,8 @@ def _calibration(
     ]
     if rows:
         columns = [
-            "questions", "answers by", "n", "chance", "right, by sum", "right, per character", "Brier score",
-            "calibration error", "right answer stands at", "picked",
+            "questions", "answers by", "n", "chance", "right, by sum", "per character", "as a whole",
+            "Brier score", "calibration error", "right answer stands at", "picked",
         ]  # fmt: skip
         parts.append(Table("Questions with choices", columns, rows, heads=2))
     return Section(
@@ -354,7 +379,7 @@ def _bins(model: str, predictions: Sequence[Prediction]) -> Iterator[dict[str, A
 def _choice_cells(one: Figures) -> list[str]:
     return [
         str(one["choices"]),
-        *(percent(one.get(name)) for name in ("chance", "accuracy_sum", "accuracy_per_character")),
+        *(percent(one.get(name)) for name in SHARES),
         *(decimal(one.get(name)) for name in ("brier", "calibration_error")),
         *(" · ".join(map(str, one.get(name, ()))) for name in ("right_positions", "picked_positions")),
     ]

@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medtune.evaluate.models import OPPONENTS
 from medtune.evaluate.page.parts import Chip
 
 MEASURES = {"accuracy": "exact answers", "token_f1": "token-F1", "chrf": "chrF"}
 """What a reader calls the measures; the first is a share, the others are means in [0, 1]."""
 TONES = {"better": "good", "worse": "bad"}
 NOTHING = "\N{EN DASH}"
+_SHOWN = {"better": "better than", "worse": "worse than"}
 
 
 def measure_name(measure: str) -> str:
@@ -72,6 +74,17 @@ def p_value(value: float | None) -> str:
 def chip(verdict: str) -> Chip:
     """A verdict for a table."""
     return Chip(verdict, TONES.get(verdict, "plain"))
+
+
+def title_sentence(comparisons: Mapping[str, Any]) -> str:
+    """What has been shown against each other side, in one sentence."""
+    found = [
+        f"{_SHOWN.get(one['verdict'], 'not shown to differ from')} {OPPONENTS[other]} "
+        f"({difference('accuracy', one)})"
+        for other, metrics in comparisons.items()
+        if (one := metrics.get("all", {}).get("accuracy"))
+    ]
+    return f"The tuned model is {', '.join(found)}." if found else ""
 
 
 def verdict_sentence(comparison: Mapping[str, Any], other: str) -> str:
