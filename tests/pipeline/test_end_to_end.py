@@ -47,7 +47,7 @@ def test_every_promised_file_is_there(project: Path) -> None:
         "tokenizer_config.json",
     }
     checkpoints = sorted(path.name for path in (project / "models/checkpoints").iterdir())
-    assert checkpoints == ["checkpoint-3", "checkpoint-5"]
+    assert checkpoints == ["checkpoint-3", "checkpoint-6"]
     kinds = {"definition", "finding", "medical_term", "organ_system"}
     details = json.loads((project / "metrics/details.json").read_text())
     for model, name in (("base", "baseline"), ("tuned", "evaluation")):
@@ -129,7 +129,7 @@ def test_metrics_fit_a_terminal_and_a_diff_has_what_a_person_wants(
     terminal = {"COLUMNS": "120"}
     shown = run("dvc", "metrics", "show", cwd=project, env=terminal)
     assert max(map(len, shown.splitlines())) <= 120
-    for name in ("accuracy", "base", "gain", "gain_low", "gain_high", "token_f1", "validation_loss"):
+    for name in ("accuracy", "gain", "gain_low", "gain_high", "verdict", "token_f1", "validation_loss"):
         assert name in shown
     rows = run("dvc", "metrics", "diff", "HEAD~1", cwd=project, env=terminal).splitlines()[1:]
     assert 0 < len(rows) <= 15

@@ -31,6 +31,7 @@ ADAPTER = "best checkpoint -> adapter"
 TRAINING = "checkpoints -> training metrics and curves"
 ANSWERS = "questions, adapter, base model -> answers"
 EVALUATE = "answers -> metrics, results and card"
+OTHER_PAGE = "metrics/report.html: not what evaluate makes of its inputs"
 STRUCTURE = "dvc.lock has the stages of dvc.yaml"
 
 Content = dict[str, Any]
@@ -131,7 +132,8 @@ def test_a_changed_question_breaks_the_chain(project: Path) -> None:
     replace(path, '"answer": "', '"answer": "9')
     assert set(broken()) >= {PREPARE, RECORD, "every file is the one that dvc.lock names"}
     relock(path)
-    assert {PREPARE, RECORD} <= set(broken()) <= {PREPARE, RECORD, TRAINING}
+    # Lookups answer from the training questions.
+    assert {PREPARE, RECORD} <= set(broken()) <= {PREPARE, RECORD, TRAINING, EVALUATE}
 
 
 @pytest.mark.parametrize("path", ["metrics/evaluation.json", "metrics/evaluation_results.json"])
@@ -202,7 +204,7 @@ def test_answers_to_other_questions_or_of_another_adapter_break_the_chain(projec
     weights = "models/adapter/adapter_model.safetensors"
     edit_json(path, lambda content: content["record"]["inputs"].update({weights: "0" * 64}))
     relock(path)
-    assert broken() == {ANSWERS: f"{path}: 'inputs.{weights}' is not what it should be"}
+    assert broken() == {ANSWERS: f"{path}: 'inputs.{weights}' is not what it should be", EVALUATE: OTHER_PAGE}
 
 
 def test_a_question_asked_beyond_the_last_one_is_a_broken_link_and_no_crash(project: Path) -> None:
@@ -285,7 +287,7 @@ def test_a_curve_that_the_history_does_not_know_breaks_the_chain(project: Path) 
     path = "metrics/curves/loss.csv"
     Path(path).write_text(Path(path).read_text() + "21,validation,0.001\n")
     relock(path)
-    assert broken() == {TRAINING: f"{path}: not what the checkpoints' history says"}
+    assert broken() == {TRAINING: f"{path}: not what the checkpoints' history says", EVALUATE: OTHER_PAGE}
 
 
 def test_a_kind_without_a_question_breaks_the_chain(project: Path) -> None:
@@ -319,11 +321,12 @@ def test_a_record_that_lacks_something_or_says_another_thing_breaks_the_chain(
 def test_parameters_that_were_edited_here_and_in_dvc_lock_break_the_chain(project: Path) -> None:
     edit_params(Path("params.yaml"), {"finetune.weight_decay": 0.5})
     lock = Path("dvc.lock").read_text()
-    assert set(broken()) == {"the parameters are those of dvc.lock"}
+    assert set(broken()) == {"the parameters are those of dvc.lock", TRAINING}
     assert lock.count("weight_decay: 0.0") == 2
     Path("dvc.lock").write_text(lock.replace("weight_decay: 0.0", "weight_decay: 0.5"))
     assert broken() == {
-        RECORD: "models/record.json: 'parameters.finetune.weight_decay' is not what it should be"
+        RECORD: "models/record.json: 'parameters.finetune.weight_decay' is not what it should be",
+        TRAINING: "metrics/training_details.json: not what the checkpoints' history says",
     }
 
 
