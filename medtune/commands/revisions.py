@@ -143,7 +143,7 @@ def _not_its_own(repo: Repo, stage: PipelineStage, outputs: dict[str, Output]) -
         if isinstance(dependency, ParamsDependency):
             yield from (f"{name} in params.yaml" for name in _names(dependency))
         elif dependency.def_path == RAW_DATA and isinstance(repo.fs, GitFileSystem):
-            if _raw_data(repo, dependency.fs_path) != dependency.hash_info.value:
+            if _raw_data(repo, dependency.fs_path) not in (None, dependency.hash_info.value):
                 yield dependency.def_path
         elif source is None or not source.use_cache:
             if dependency.workspace_status():
@@ -177,8 +177,12 @@ def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
         yield f"code ({digest_file.def_path})"
 
 
-def _raw_data(repo: Repo, folder: str) -> str:
-    """The hash of data/raw at a commit: of what git has there, and of what DVC has."""
+def _raw_data(repo: Repo, folder: str) -> str | None:
+    """The hash of data/raw at a commit, of what git and DVC have there; None if neither has the source.
+
+    A file that was never given to DVC (`dvc add`) is nowhere but in a workspace; what `prepare` made of it is
+    compared all the same.
+    """
     found = {
         repo.fs.relpath(path, folder): hashlib.md5(repo.fs.cat_file(path), usedforsecurity=False).hexdigest()
         for path in repo.fs.find(folder)
@@ -187,7 +191,10 @@ def _raw_data(repo: Repo, folder: str) -> str:
     for output in repo.index.outs:
         if output.fs_path.startswith(f"{folder}/") and output.hash_info:
             found[repo.fs.relpath(output.fs_path, folder)] = str(output.hash_info.value)
-    return folder_md5(found)
+    params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
+    source = str(params.get("data", {}).get("source", ""))
+    known = {f"{RAW_DATA}/{name}" for name in found}
+    return None if source.startswith(f"{RAW_DATA}/") and source not in known else folder_md5(found)
 
 
 def _other_params(repo: Repo) -> Iterator[str]:

@@ -289,3 +289,69 @@ def test_seeds_of_another_run_say_nothing_and_a_damaged_file_is_an_error(here: P
     named = json.loads(text)["fingerprint"]
     (here / SEEDS_FILE).write_text(text.replace(named, named[::-1]))
     assert make_diff("rank-8", "rank-16").seeds is None
+
+
+@pytest.fixture(scope="module")
+def with_raw_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline that reads a file below data/raw, with a commit before and one after `dvc add`."""
+    folder = tmp_path_factory.mktemp("raw")
+    files = FILES | {
+        "params.yaml": PARAMS + "data: {source: data/raw/mine.jsonl}\n",
+        "dvc.yaml": PIPELINE.replace(
+            "deps: [digests/evaluate.json]", "deps: [digests/evaluate.json, data/raw]"
+        ),
+        ".gitignore": "/data/raw/*.jsonl\n",
+        "data/raw/mine.jsonl": "{}\n",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
+    run("dvc", "init", "--quiet", cwd=folder)
+    for tag in ("before", "after"):
+        if tag == "after":
+            run("dvc", "add", "--quiet", "data/raw/mine.jsonl", cwd=folder)
+        run("dvc", "repro", "--quiet", cwd=folder)
+        commit(folder, tag)
+        run("git", "tag", tag, cwd=folder)
+    (folder / "data/raw/mine.jsonl").write_text('{"more": 1}\n')
+    run("dvc", "add", "--quiet", "data/raw/mine.jsonl", cwd=folder)
+    commit(folder, "Other data, not run")
+    run("git", "tag", "not-run", cwd=folder)
+    return folder
+
+
+def test_own_data_is_vouched_for_whether_dvc_has_it_or_not(
+    with_raw_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_raw_data)
+    for revision in ("before", "after"):
+        assert len(read_predictions(revision)) == 160
+    for revision in ("not-run", "workspace"):
+        with pytest.raises(MedtuneError, match="is not of its data/raw"):
+            read_predictions(revision)
+    monkeypatch.chdir(with_raw_data / "metrics")
+    with pytest.raises(MedtuneError, match="run this in the top folder of the repository"):
+        read_predictions("after")
+
+
+def test_code_that_was_committed_to_the_lock_without_a_run_is_no_run(
+    with_raw_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_raw_data)
+    run("git", "checkout", "--quiet", "-b", "forged", "after", cwd=with_raw_data)
+    run("dvc", "checkout", "--quiet", "--force", cwd=with_raw_data)
+    (with_raw_data / "stages/evaluate.py").write_text("VALUE = 3\n")
+    run("dvc", "commit", "--quiet", "--force", "code", cwd=with_raw_data)
+    commit(with_raw_data, "Forged code")
+    with pytest.raises(MedtuneError, match=r"not of its code \(digests/evaluate.json\)"):
+        read_predictions("forged")
+    run("git", "checkout", "--quiet", "-b", "unnamed", "after", cwd=with_raw_data)
+    text = (with_raw_data / "dvc.yaml").read_text()
+    (with_raw_data / "dvc.yaml").write_text(text.replace("params: [finetune]", "params: [evaluate]"))
+    (with_raw_data / "params.yaml").write_text(
+        (with_raw_data / "params.yaml").read_text().replace("rank: 8", "rank: 2")
+    )
+    commit(with_raw_data, "Parameters that the pipeline no longer names")
+    with pytest.raises(MedtuneError, match=r"in params.yaml"):
+        read_predictions("unnamed")
