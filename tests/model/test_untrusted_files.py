@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 ASK = (*MEDTUNE, "ask", "Which organ systems does Short toe affect?")
 WEIGHTS = "adapter_model.safetensors"
-CHECKPOINT = "models/checkpoints/checkpoint-5"
+CHECKPOINT = "models/checkpoints/checkpoint-6"
 PICKLED = (
     "adapter_model.bin",
     "pytorch_model.bin",
