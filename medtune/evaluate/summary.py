@@ -137,7 +137,7 @@ def _described(found: Mapping[str, Any]) -> Iterator[str]:
         same = found["unquantized"]["same_answers"]
         yield f"on the unquantised base {same:.0%} of the answers are the same"
     if found["too_long"]:
-        yield f"left out as longer than the model's context with an answer: {found['too_long']} of the questions"
+        yield f"left out as too long for the model with an answer: {found['too_long']} of the questions"
     far = found["no_near_relative"]["all"]
     if TUNED in far and "near_relative" in found and TUNED in found["near_relative"]["all"]:
         lookup = f", best lookup {far[LOOKUP]['accuracy']:.1%}" if LOOKUP in far else ""

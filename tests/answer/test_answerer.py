@@ -90,7 +90,7 @@ def test_the_pipeline_leaves_out_what_is_too_long_and_counts_it(
     assert details["all"]["tuned"]["n"] == len(given["base"]["answers"]) == 10
     printed = run("dvc", "repro", "--force", "--single-item", "answer-base", "evaluate", cwd=project)
     assert "3 left out as longer than the model's context" in printed
-    assert "left out as longer than the model's context with an answer: 3 of the questions" in printed
+    assert "left out as too long for the model with an answer: 3 of the questions" in printed
     assert not [link for link in verify_chain() if link.broken]
 
     edit_params(project / "params.yaml", {"prompt.system": "Answer. " * 150, "finetune.max_length": 2000})
