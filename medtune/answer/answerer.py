@@ -111,9 +111,9 @@ class Answerer:
         in_batches = partial(
             answer_in_batches, batch_size=self.params.batch_size, beginning=attrgetter("beginning"), log=log
         )
-        named = "{}, {}".format if progress and free and closed else lambda name, _: name
-        answers = in_batches(free, self._generate, progress=named(progress, "in words"))
-        answers |= in_batches(closed, self._choose, progress=named(progress, "by choice"))
+        both = progress is not None and free and closed
+        answers = in_batches(free, self._generate, progress=f"{progress}, in words" if both else progress)
+        answers |= in_batches(closed, self._choose, progress=f"{progress}, by choice" if both else progress)
         return [answers[index] for index in range(len(examples))]
 
     def ask(self, question: str, context: str | None = None) -> str:

@@ -36,7 +36,7 @@ def score_file(path: Path) -> Scored:
     """Judge the predictions in a JSONL file, or in a results file of `evaluate`."""
     params = rules()
     predictions = judge_given(read_results(read_file(path), str(path)), params)
-    found = table({MODEL: predictions}, params)
+    found = table({MODEL: predictions}, params, confused=(MODEL,))
     figures = {
         "all": found["all"][MODEL],
         "kinds": {kind: models[MODEL] for kind, models in found["kinds"].items()},

@@ -123,8 +123,8 @@ def drawn_indices(examples: Sequence[Example], seed: int, per_kind: int | None) 
     return sorted(index for drawn in kinds.values() for index in drawn[:per_kind])
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a field that stands there twice Python would take the last in silence."""
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object; of a field that stands there twice Python would take the last in silence."""
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
@@ -134,7 +134,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse(line: str, where: str) -> Example:
     try:
-        record = json.loads(line, object_pairs_hook=_without_repeats)
+        record = json.loads(line, object_pairs_hook=without_repeats)
     except json.JSONDecodeError as error:
         raise MedtuneError(f"{where}: not JSON: {error.msg} at character {error.colno}") from None
     except ValueError as error:

@@ -1,7 +1,7 @@
 """The figures of one model, or of a lookup, over its predictions: shares and means with their intervals."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from medtune.evaluate.choices import choice_figures
@@ -14,16 +14,19 @@ Predictions = Mapping[str, Sequence[Prediction]]
 """By model, the tuned one first in nothing but meaning: it has all examples, others may lack some."""
 
 
-def table(predictions: Predictions, params: EvaluateParams) -> dict[str, Any]:
+def table(predictions: Predictions, params: EvaluateParams, confused: Collection[str] = ()) -> dict[str, Any]:
     """Figures of every model: {"all": {MODEL: ...}, "kinds": {KIND: {MODEL: ...}}}.
 
-    Over all stand only models that have a prediction for every example that any of them has.
+    Over all stand only models that have a prediction for every example that any of them has. Of the models in
+    `confused` the kinds also say what was answered instead of what.
     """
     most = max(map(len, predictions.values()), default=0)
     kinds: dict[str, dict[str, Any]] = {}
     for model, all_of_them in predictions.items():
         for kind, some in by_kind(all_of_them):
-            kinds.setdefault(kind, {})[model] = figures(some, params) | _confusion(some, kind, params)
+            kinds.setdefault(kind, {})[model] = figures(some, params)
+            if model in confused:
+                kinds[kind][model] |= _confusion(some, kind, params)
     whole = {model: some for model, some in predictions.items() if len(some) == most}
     return {
         "all": {model: figures(some, params) for model, some in whole.items()},

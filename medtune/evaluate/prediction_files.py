@@ -10,7 +10,6 @@ of the end token after each).
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple
@@ -19,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, Valida
 
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError, plain_words
-from medtune.core.examples import Example, Text
+from medtune.core.examples import Example, Text, without_repeats
 from medtune.evaluate.choices import RULES, pick
 
 RESULTS_SUFFIX = ".json"
@@ -65,13 +64,7 @@ def _strict(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no number")
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        counts = Counter(name for name, _ in pairs)
-        if repeated := [name for name, times in counts.items() if times > 1]:
-            raise ValueError(f"the field '{repeated[0]}' stands there twice")
-        return dict(pairs)
-
-    return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=without_repeats)
 
 
 def _rows(text: str, name: str) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from medtune.core.outputs import write_json
 from medtune.evaluate.comparison import compare
 from medtune.evaluate.figures import Predictions, accuracy, figures, table
 from medtune.evaluate.lookups import LOOKUPS, Relative
-from medtune.evaluate.models import BASE, LOOKUP, NAMES, OPPONENTS, TUNED
+from medtune.evaluate.models import BASE, LOOKUP, NAMES, OPPONENTS, SHOTS, TUNED
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import Prediction, by_kind
 from medtune.evaluate.statistics import mean
@@ -53,7 +53,7 @@ def details(
         for one, relative in zip(tuned, relatives, strict=True)
         if relative and relative.similarity >= params.near_relative
     }
-    found = table(predictions, params)
+    found = table(predictions, params, confused=(BASE, TUNED, SHOTS))
     for name, wanted in (("near_relative", True), ("no_near_relative", False)):
         part = {
             model: some

@@ -31,7 +31,15 @@ def forget_stale_bytecode() -> None:
             compiled = Path(cache_from_source(str(source)))
             with suppress(FileNotFoundError):
                 if compiled.stat().st_mtime_ns <= source.stat().st_mtime_ns:
-                    compiled.unlink()
+                    _delete(compiled)
+
+
+def _delete(compiled: Path) -> None:
+    try:
+        compiled.unlink(missing_ok=True)
+    except OSError as error:
+        # While modules are imported nothing is there yet to catch an error of ours.
+        sys.exit(f"medtune: {compiled}: may be of older code and cannot be deleted: {error.strerror}")
 
 
 @contextmanager

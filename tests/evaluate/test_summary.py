@@ -63,6 +63,7 @@ def test_figures_add_up_overall_and_per_kind() -> None:
     assert systems["token_f1"] == pytest.approx((1 + 2 / 3) / 2)
     assert "chrf" not in systems
     assert systems["by_member"]["labels"] == ["ear", "eye"]
+    assert "by_member" not in found["no_near_relative"]["kinds"]["organ_system"]["tuned"]
     assert "chrf" in found["kinds"]["definition"]["tuned"]
     assert list(found["kinds"]) == ["definition", "organ_system"]
     assert [found["kinds"]["organ_system"]["base"][name] for name in MATCHES] == [0, 1, 1]

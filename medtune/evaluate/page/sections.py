@@ -286,7 +286,6 @@ def _confusion(kinds: Mapping[str, Mapping[str, Figures]], models: Sequence[str]
 
 
 def _matrices(kind: str, of: str, known: Mapping[str, Figures]) -> Iterator[Chart]:
-    # A matrix of the lookups would say nothing of a model.
     for model in (name for name in ("tuned", "base", "shots") if name in known):
         labels, confusion = known[model]["labels"], known[model]["confusion"]
         values = [
