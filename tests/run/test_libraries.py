@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_an_edit_that_is_taken_back_within_the_second_is_not_run(code: Path) -> 
     os.utime(compiled, ns=(second + 3 * 10**8, second + 3 * 10**8))
     assert python(code, script.format("medtune")) == "7", "Python alone is taken in"
     assert python(code, script.format("stages")) == "1.5"
+
+
+def test_compiled_code_that_cannot_be_deleted_is_named(code: Path) -> None:
+    module = code / "medtune/evaluate/statistics.py"
+    # No file, which not even root deletes as one.
+    compiled = Path(cache_from_source(str(module)))
+    compiled.mkdir(parents=True)
+    os.utime(compiled, ns=(0, 0))
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        python(code, "import stages")
+    said = refused.value.stderr.strip()
+    assert said.startswith(f"medtune: {compiled}: may be of older code and cannot be deleted: ")
+    assert "\n" not in said
 
 
 def python(code: Path, script: str) -> str:
