@@ -6,6 +6,7 @@ increased cardiac output     decreased cardiac output
 0.5 mg                       5 mg
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise, product
 
@@ -27,6 +28,17 @@ NEGATIONS = _words(
     mustnt neednt sin sans ohne kein keine nicht 不 没 無 无 未 非
     """
 )
+DENIALS = frozenset(
+    tuple(pair.split())
+    for pair in (
+        "free of", "negative for", "rule out", "ruled out", "rules out", "fail to", "fails to", "failed to",
+        "な い", "な し", "ไ ม่",
+    )
+)  # fmt: skip
+"""Of two words, which in scripts without spaces are characters."""
+NEUTRAL = frozenset(["and", "or", "but", "with", "of", "in", "the", "a", "an"])
+"""What says nothing of the words beside it."""
+TOGETHER = frozenset(["and", "or", "per"])
 COMPARISONS = frozenset(["<", ">", "<=", ">=", "~", "±", "≠"])
 OPPOSITES = _pairs(
     """
@@ -46,6 +58,13 @@ OPPOSITES = _pairs(
     convex/concave  open/closed  full/empty  hot/cold  warm/cold  wet/dry  old/young  adult/child
     true/false  yes/no  better/worse  improv/worsen  safe/unsafe  excess/deficien  surplus/deficit
     aerob/anaerob  able/unable  indicat/contraindicat  高/低  左/右  上/下  急/慢  阳/阴  陽/陰  增/减  增/減
+    increas/lower  increas/low  elevat/low  elevat/lower  rais/low  rais/reduc  rais/decreas  high/reduc
+    high/decreas  rising/falling  rise/drop  leftward/rightward  good/poor  good/bad  well/poorly
+    stimulat/suppress  stimulat/block  activat/suppress  activat/block  shorten/prolong  shorten/lengthen
+    hypertroph/atroph  sympathetic/parasympathetic  immunocompet/immunocomprom
+    immunocompet/immunosuppress  miosis/mydriasis  polyuri/oliguri  confirm/exclud  includ/exclud
+    inpatient/outpatient  inflow/outflow  over/<  >/under  exceed/<  older/younger  older/<  >/younger
+    slow/speed  slow/accelerat  opening/clos
     升/降  良/恶  良/悪  大/小  男/女  多/少  前/后  前/後  内/外
     """
 )
@@ -54,12 +73,18 @@ PREFIX_PAIRS = _pairs(
     """
     hyper/hypo  tachy/brady  macro/micro  pre/post  intra/extra  endo/exo  poly/oligo  pro/anti
     super/sub  supra/infra  ante/retro  homo/hetero  eu/dys  mono/poly
+    eu/hyper  eu/hypo  normo/hyper  normo/hypo  normo/macro  normo/micro  ante/post  up/down
     """
 )
-"""Beginnings before one and the same rest: hypertension, hypotension."""
-SUFFIX_PAIRS = _pairs("penia/cytosis penia/philia penic/philic penia/emia positive/negative")
+"""Beginnings before one and the same rest, or alone before a hyphen: hypertension, hypo-tension."""
+SUFFIX_PAIRS = _pairs(
+    """
+    penia/cytosis  penia/sis  penia/philia  penic/philic  penia/emia  positive/negative  less/ful
+    acidosis/alkalosis
+    """
+)
 """Ends after one and the same beginning: leukopenia, leukocytosis."""
-PREFIXES = ("un", "in", "im", "ir", "il", "non", "ab", "a", "dis", "de")
+PREFIXES = ("un", "in", "im", "ir", "il", "non", "ab", "a", "dis", "de", "dys", "anti", "counter")
 """What turns a word into its opposite: normal, abnormal."""
 SHORTEST_STEM = 4
 """Letters that have to follow one of PREFIX_PAIRS, and fewer than have to follow one of PREFIXES."""
@@ -87,7 +112,7 @@ def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _denies(words: Sequence[str]) -> bool:
-    return bool(NEGATIONS & set(words)) or ("free", "of") in pairwise(words)
+    return bool(NEGATIONS & set(words)) or not DENIALS.isdisjoint(pairwise(words)) or words[-1:] == ["free"]
 
 
 def _begins(word: str, beginning: str) -> bool:
@@ -97,15 +122,46 @@ def _begins(word: str, beginning: str) -> bool:
 
 
 def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether opposites that both have stand the other way round: from left to right, ER+ and PR-."""
+    """Whether what both have belongs to other words: ER+ and PR-, from left to right, no fever but cough."""
+    if Counter(one) == Counter(other) and _denied(one) != _denied(other):
+        return True
     for first, second in OPPOSITES:
-        orders = []
-        for words in (one, other):
-            places = [_begins(word, first) for word in words if _begins(word, first) or _begins(word, second)]
-            orders.append(places)
-        if sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]:
+        mine, yours = (_beside(words, first, second) for words in (one, other))
+        before, after = (_turned(mine[side], yours[side]) for side in (0, 1))
+        settled = [bool(mine[side]) and mine[side] == yours[side] for side in (0, 1)]
+        if (before and not settled[1]) or (after and not settled[0]):
             return True
     return False
+
+
+def _beside(words: Sequence[str], first: str, second: str) -> list[set[tuple[str, bool]]]:
+    """The words before and after each of two opposites, each with whether it stands beside the first.
+
+    None where one of the two is missing or they stand together (left and right): then both have what follows.
+    """
+    places = {index: _begins(word, first) for index, word in enumerate(words)}
+    places = {index: here for index, here in places.items() if here or _begins(words[index], second)}
+    together = any(
+        places.get(index + 2, here) != here and words[index + 1] in TOGETHER for index, here in places.items()
+    )
+    if together or len(set(places.values())) < 2:
+        return [set(), set()]
+    content = [(word, places.get(index)) for index, word in enumerate(words) if word not in NEUTRAL]
+    pairs = list(pairwise(content))
+    before = {(word, here) for (word, _), (_, here) in pairs if here is not None}
+    after = {(word, here) for (_, here), (word, _) in pairs if here is not None}
+    return [before, after]
+
+
+def _turned(mine: set[tuple[str, bool]], yours: set[tuple[str, bool]]) -> bool:
+    """Whether a word stands beside the one opposite here and beside the other one there."""
+    return any((word, not here) in mine - yours for word, here in yours - mine)
+
+
+def _denied(words: Sequence[str]) -> set[str]:
+    """The word after each negation."""
+    content = [word for word in words if word not in NEUTRAL]
+    return {after for before, after in pairwise(content) if before in NEGATIONS}
 
 
 def _are_opposite(one: str, other: str) -> bool:
@@ -114,6 +170,8 @@ def _are_opposite(one: str, other: str) -> bool:
     if len(other) > SHORTEST_STEM and any(one == prefix + other for prefix in PREFIXES):
         return True
     for first, second in PREFIX_PAIRS:
+        if one == first and other == second:
+            return True
         stem = one.removeprefix(first)
         if stem != one and len(stem) >= SHORTEST_STEM and other == second + stem:
             return True

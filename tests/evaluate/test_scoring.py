@@ -63,6 +63,14 @@ SAME = [
     ("1½", "1.5"), ("½", "0.5"), ("1e-5", "1 x 10^-5"), ("1E5", "1 × 10⁵"), ('"Rh-"', "Rh−"),
     ("1 : 100", "1:100"),
     ("pre- and postnatal", "pre and postnatal"), ("TSH ↑", "TSH increased"), ("5 - 10", "5–10"),
+    ("no more than 5", "≤ 5"), ("not less than 5", "≥ 5"), ("less than or equal to 5", "≤5"),
+    ("below 5", "< 5"), ("less than -2.5", "<-2.5"), ("> = 5", ">=5"), ("≯ 5", "≤ 5"), ("!= 5", "≠ 5"),
+    ("-10 to -5", "−10–−5"), ("5 mg to 10 mg", "5–10 mg"), ("5%–10%", "5 to 10%"), ("5～10", "5-10"),
+    ("5⸺10", "5-10"), ("˗5", "-5"), ("37,5 °C", "37.5 °C"), ("37º C", "37 °C"), ("10**3", "10³"),
+    ("mcg/kg", "μg/kg"), ("umol/L", "μmol/L"), ("5 millimoles per litre", "5 mmol/L"),
+    ("120 mm Hg", "120 mmHg"), ("O neg", "O-"), ("HIV-ve", "HIV negative"),
+    ("γδ T cells", "gamma-delta T cells"),
+    ("“The heart”", "heart"),
 ]  # fmt: skip
 NOT_THE_SAME = [
     ("A→B", "A←B"), ("1½", "11/2"), ("1⅓", "11/3"), ("- 5", "5"), ("– 5 °C", "5 °C"),
@@ -70,6 +78,10 @@ NOT_THE_SAME = [
     ("Rh- to Rh+", "Rh to Rh+"), ("€5", "$5"), ("Rh-!", "Rh"), ("“Rh−”", "Rh"), ("O-。", "O"),
     ("cm⁻¹", "cm1"),
     ("1 : 100", "1 100"),
+    ("≫ 5", "≪ 5"), ("≯ 5", "≮ 5"), ("5‰", "5"), ("5‰", "5%"), ("<-.5", "< .5"), ("−10–−5", "−10–5"),
+    ("5 mg to 10 g", "5–10 g"), ("1,25-dihydroxyvitamin D", "1.25 dihydroxyvitamin D"), ("1,5 mg", "15 mg"),
+    ("A Rh negative", "Rh negative"), ("A RhD+", "RhD+"), ("A fibres", "fibres"), ("γδ", "δγ"),
+    ("Gram positive", "g positive"), ("stage 1a-2a", "stage 1-2a"),
 ]  # fmt: skip
 OPPOSITE = [
     ("↑ TSH", "↓ TSH"), ("K↑", "K↓"), ("¬A", "A"), ("1E-5 mol", "1E5 mol"), ("1.0e-5", "1.0e5"),
@@ -78,6 +90,9 @@ OPPOSITE = [
     ("contraindicated in pregnancy", "indicated in pregnancy"),
     ("seropositive patient", "seronegative patient"),
     ("ER+ PR- cancer", "ER- PR+ cancer"), ("flows from left to right", "flows from right to left"),
+    ("HER2 pos", "HER2 neg"), ("HIV-ve", "HIV+ve"), ("less than -2.5 SD", "greater than -2.5 SD"),
+    ("over 65 years", "< 65 years"), ("> 5 mg a day", "under 5 mg a day"),
+    ("older than 65 years", "younger than 65 years"),
     ("高血压", "低血压"), ("急性肾炎", "慢性肾炎"),
 ]  # fmt: skip
 
