@@ -61,10 +61,10 @@ class Outcome:
 class Victim:
     """A repository with a finished run, an edit to be run, and what an undisturbed run makes of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, params: Mapping[str, object] | None = None) -> None:
         self.progress = folder / "progress"
         self.env = {"MEDTUNE_PROGRESS": str(self.progress)}
-        self.project = create_project(folder / "medtune", {"finetune.evaluate_every": 1})
+        self.project = create_project(folder / "medtune", {"finetune.evaluate_every": 1} | dict(params or {}))
         repro(self.project, env=self.env)
         commit(self.project, "Before")
         self._before = self._adapter()

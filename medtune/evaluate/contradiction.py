@@ -64,7 +64,7 @@ OPPOSITES = _pairs(
     hypertroph/atroph  sympathetic/parasympathetic  immunocompet/immunocomprom
     immunocompet/immunosuppress  miosis/mydriasis  polyuri/oliguri  confirm/exclud  includ/exclud
     inpatient/outpatient  inflow/outflow  over/<  >/under  exceed/<  older/younger  older/<  >/younger
-    slow/speed  slow/accelerat  opening/clos
+    slow/speed  slow/accelerat
     升/降  良/恶  良/悪  大/小  男/女  多/少  前/后  前/後  内/外
     """
 )

@@ -31,9 +31,15 @@ if "stages.finetune" in sys.orig_argv:
 """As `sitecustomize.py`: finetune raises once its first checkpoint is whole, whatever it is doing then."""
 
 
+FEW: dict[str, object] = {"answer.examples_per_kind": 1, "answer.max_new_tokens": 4} | {
+    f"data.kinds.{kind}.validation": 1 for kind in ("organ_system", "medical_term", "definition", "finding")
+}
+"""The faults here strike the training: its validations and the answers are short."""
+
+
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
-    return Victim(tmp_path_factory.mktemp("faults"))
+    return Victim(tmp_path_factory.mktemp("faults"), FEW)
 
 
 def limit_file_size() -> None:
