@@ -89,8 +89,12 @@ def relatives_of(asked: Sequence[Example]) -> list[Relative | None]:
 
 def details_of(predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
     """In the form of metrics/details.json, with intervals and p values that are made up."""
+    whole = _halves(predictions)
+    for kind, models in whole["kinds"].items():
+        for model in models.keys() & {"base", "tuned", "shots"}:
+            models[model] |= _classes(kind)
     return {
-        **_halves(predictions),
+        **whole,
         "near_relative": _halves(predictions),
         "no_near_relative": _halves(predictions),
         "comparisons": {other: _compared(predictions, before) for other, before in
@@ -103,7 +107,7 @@ def _halves(predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
     return {
         "all": {model: _figures(found) for model, found in predictions.items()},
         "kinds": {
-            kind: {model: _figures(kinds[model][kind]) | _classes(kind) for model in predictions}
+            kind: {model: _figures(kinds[model][kind]) for model in predictions}
             for kind in next(iter(kinds.values()))
         },
     }
