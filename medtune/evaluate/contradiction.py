@@ -34,8 +34,8 @@ DENIALS = frozenset(
         "free of", "negative for", "rule out", "ruled out", "rules out", "fail to", "fails to", "failed to",
         "な い", "な し", "ไ ม่",
     )
-)  # fmt: skip
-"""Of two words, which in scripts without spaces are characters."""
+) | {("free", "")}  # fmt: skip
+"""Of two words, which in scripts without spaces are characters; "free" at the end."""
 NEUTRAL = frozenset(["and", "or", "but", "with", "of", "in", "the", "a", "an"])
 """What says nothing of the words beside it."""
 TOGETHER = frozenset(["and", "or", "per"])
@@ -98,7 +98,7 @@ def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
     Both are words as `medtune.evaluate.wording.words` gives them.
     """
     mine, yours = set(one) - set(other), set(other) - set(one)
-    if _denies(one) != _denies(other) or _swapped(one, other):
+    if _denies(one, other) != _denies(other, one) or _swapped(one, other):
         return True
     if mine & COMPARISONS and yours & COMPARISONS:
         return True
@@ -111,8 +111,12 @@ def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
     return any(_are_opposite(*pair) or _are_opposite(*pair[::-1]) for pair in product(mine, yours))
 
 
-def _denies(words: Sequence[str]) -> bool:
-    return bool(NEGATIONS & set(words)) or not DENIALS.isdisjoint(pairwise(words)) or words[-1:] == ["free"]
+def _denies(words: Sequence[str], other: Sequence[str]) -> bool:
+    """A phrase counts unless its longer word stands in the other too: ruled out, not ruled out."""
+    phrases = [*pairwise(words), (words[-1], "") if words else ("", "")]
+    return bool(NEGATIONS & set(words)) or any(
+        one in DENIALS and max(one, key=len) not in other for one in phrases
+    )
 
 
 def _begins(word: str, beginning: str) -> bool:
@@ -123,7 +127,8 @@ def _begins(word: str, beginning: str) -> bool:
 
 def _swapped(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether what both have belongs to other words: ER+ and PR-, from left to right, no fever but cough."""
-    if Counter(one) == Counter(other) and _denied(one) != _denied(other):
+    ours, theirs = _denied(one), _denied(other)
+    if Counter(one) == Counter(other) and ours - theirs and theirs - ours:
         return True
     for first, second in OPPOSITES:
         mine, yours = (_beside(words, first, second) for words in (one, other))
@@ -159,9 +164,13 @@ def _turned(mine: set[tuple[str, bool]], yours: set[tuple[str, bool]]) -> bool:
 
 
 def _denied(words: Sequence[str]) -> set[str]:
-    """The word after each negation."""
-    content = [word for word in words if word not in NEUTRAL]
-    return {after for before, after in pairwise(content) if before in NEGATIONS}
+    """The words after a negation, up to the next "but"."""
+    found, denied = set(), False
+    for word in words:
+        denied = (denied or word in NEGATIONS) and word != "but"
+        if denied:
+            found.add(word)
+    return found - NEUTRAL
 
 
 def _are_opposite(one: str, other: str) -> bool:

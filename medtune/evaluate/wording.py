@@ -31,7 +31,7 @@ _UNITS = {
     "liters": "l", "litre": "l", "litres": "l", "millimole": "mmol", "millimoles": "mmol",
     "micromole": "μmol", "micromoles": "μmol",
 }  # fmt: skip
-_UNITS_AFTER_A_NUMBER = {"gram", "ug", "ul", "um"}
+_UNITS_AFTER_A_NUMBER = {"gram", "grams", "ug", "ul", "um"}
 """What is something else elsewhere, such as a Gram stain."""
 _ARTICLES = ("a", "an", "the")
 _AFTER_A_BLOOD_GROUP = {"positive", "negative", "antigen", "antigens", "rh", "rhd"}

@@ -81,7 +81,7 @@ NOT_THE_SAME = [
     ("≫ 5", "≪ 5"), ("≯ 5", "≮ 5"), ("5‰", "5"), ("5‰", "5%"), ("<-.5", "< .5"), ("−10–−5", "−10–5"),
     ("5 mg to 10 g", "5–10 g"), ("1,25-dihydroxyvitamin D", "1.25 dihydroxyvitamin D"), ("1,5 mg", "15 mg"),
     ("A Rh negative", "Rh negative"), ("A RhD+", "RhD+"), ("A fibres", "fibres"), ("γδ", "δγ"),
-    ("Gram positive", "g positive"), ("stage 1a-2a", "stage 1-2a"),
+    ("Gram positive", "g positive"), ("Gram's stain", "G stain"), ("stage 1a-2a", "stage 1-2a"),
 ]  # fmt: skip
 OPPOSITE = [
     ("↑ TSH", "↓ TSH"), ("K↑", "K↓"), ("¬A", "A"), ("1E-5 mol", "1E5 mol"), ("1.0e-5", "1.0e5"),
