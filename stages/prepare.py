@@ -1,69 +1,72 @@
-"""Load the questions of the source, split them by group, and count what came out.
+"""Read the questions of the sources, clean and split them by group, and say what came out.
 
     python -m stages.prepare
 
-Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card) and ATTRIBUTION.md, and
-metrics/data.json. Params: data.
+Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card), ATTRIBUTION.md and
+left_out.jsonl (rows that became no example, and why), and metrics/data.json. Params: data.
 """
 
+import json
 import time
-from collections import Counter
 from pathlib import Path
 
-from medtune.core.errors import MedtuneError
 from medtune.core.examples import write_jsonl
-from medtune.core.outputs import record_timing, write_json, write_text
-from medtune.data.card import data_card
+from medtune.core.outputs import record_timing, replacing, write_json, write_text
+from medtune.data.card import attribution, data_card
 from medtune.data.params import DataParams
-from medtune.data.sources import load_source
-from medtune.data.splits import overlaps, split_by_group
+from medtune.data.preparation import prepare
+from medtune.data.tracking import named_files, require_declared, unversioned
 from medtune.run.stage import Run, Stage, run_stage
 
 PREPARED = Path("data/prepared")
 CARD = PREPARED / "README.md"
 ATTRIBUTION = PREPARED / "ATTRIBUTION.md"
+LEFT_OUT = PREPARED / "left_out.jsonl"
 COUNTS = Path("metrics/data.json")
 
 STAGE = Stage(
     name="prepare",
     module="prepare",
     sections=(DataParams,),
-    inputs=(Path("data/raw"),),
+    inputs=(),
     outputs=(
         PREPARED / "train.jsonl",
         PREPARED / "validation.jsonl",
         PREPARED / "test.jsonl",
+        LEFT_OUT,
         CARD,
         ATTRIBUTION,
         COUNTS,
     ),
+    named_inputs=lambda content: named_files(DataParams.of(content)),
 )
 
 
 def main(run: Run) -> None:
     start = time.monotonic()
     params = run.params(DataParams)
+    require_declared(params)
 
-    source = load_source(params)
-    splits = split_by_group(source.examples, params)
-    shared = overlaps(splits)
-    if any(shared.values()):
-        raise MedtuneError(f"the splits share facts: {shared}")
-
-    counts = {
-        split: dict(sorted(Counter(example.kind for example in examples).items()))
-        for split, examples in splits.items()
-    }
+    prepared = prepare(params)
+    for note in prepared.notes:
+        print(f"prepare: {note}")
+    left_out = prepared.rejects.counts(params.sources)
 
     run.confirm()
-    for split, examples in splits.items():
+    for split, examples in prepared.splits.items():
         write_jsonl(PREPARED / f"{split}.jsonl", examples)
-    write_text(ATTRIBUTION, source.attribution + "\n")
-    write_text(CARD, data_card(params, source.attribution, counts))
-    write_json(COUNTS, {"examples": counts, "overlaps": shared})
+    with replacing(LEFT_OUT) as file:
+        file.writelines(json.dumps(row.record(), ensure_ascii=False) + "\n" for row in prepared.rejects)
+    write_text(ATTRIBUTION, attribution(params) + "\n")
+    write_text(CARD, data_card(params, attribution(params), prepared.counts(), left_out))
+    write_json(COUNTS, prepared.report())
     record_timing(STAGE.name, time.monotonic() - start)
-    sizes = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items())
+    sizes = ", ".join(f"{len(examples)} {split}" for split, examples in prepared.splits.items())
     print(f"prepare: {sizes} questions in {PREPARED}/, described in {CARD}")
+    if reasons := {reason: n for found in left_out.values() for reason, n in found.items()}:
+        print(f"prepare: left out {sum(reasons.values())} rows, listed in {LEFT_OUT}")
+    if lost := unversioned(named_files(params)):
+        print(f"prepare: warning: {lost[0]} is versioned nowhere, so nobody else can run this: medtune add {lost[0]}")
 
 
 if __name__ == "__main__":

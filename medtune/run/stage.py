@@ -20,7 +20,7 @@ starts, and compares before it writes an output and once more when it ends; what
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class Stage:
     """What dvc.yaml says of a stage, for the stage itself (tests/pipeline/test_graph.py compares the two).
 
     `module` is its entry point in `stages/`. `launch` is the section that names its launch file, if any does.
+    `named_inputs` are those inputs that the content of params.yaml names.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Stage:
     inputs: tuple[Path, ...]
     outputs: tuple[Path, ...]
     launch: str | None = None
+    named_inputs: Callable[[Mapping[str, Any]], Sequence[Path]] = lambda _: ()
 
     @property
     def digest_file(self) -> Path:
@@ -206,7 +208,8 @@ def _code(stage: Stage, content: Mapping[str, Any]) -> dict[str, dict[str, str]]
 def _digests(begun: Run) -> dict[str, str]:
     """Digests of what the stage depends on, by path: its inputs, its digest file, its launch file."""
     launch = [begun.launch_file] if begun.launch_file else []
-    paths = [begun.stage.digest_file, *begun.stage.inputs, *launch]
+    stage = begun.stage
+    paths = [stage.digest_file, *stage.inputs, *stage.named_inputs(begun.content), *launch]
     return {path.as_posix(): _digest(path) for path in sorted(paths)}
 
 

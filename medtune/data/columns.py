@@ -1,0 +1,248 @@
+"""Which column of a file holds what: what params.yaml says, else what the names tell.
+
+Known forms of files come first, by columns that are theirs alone: MedMCQA's `opa` to `opd` with `cop`, MedQA's
+`options` with `answer_idx`, PubMedQA's `final_decision`, alpaca's `instruction`, `input` and `output`, ShareGPT's
+`conversations`. Then each field is looked up by the names that it often has. A guess is printed; where two
+columns may be the answer nothing is guessed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medtune.core.errors import MedtuneError, nearest
+from medtune.data.params import ColumnParams, SourceParams
+
+YES_NO_MAYBE = ("yes", "no", "maybe")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of files that is known by the columns in `marks`: what they hold, beside the common names."""
+
+    name: str
+    marks: tuple[str, ...]
+    holds: Mapping[str, str | list[str]]
+    choices: tuple[str, ...] | None = None
+    looks: str = ""
+
+
+FORMS = (
+    Form(
+        "MedMCQA",
+        ("opa", "opb", "opc", "opd", "cop"),
+        {"choices": ["opa", "opb", "opc", "opd"], "answer": "cop"},
+        looks='{"question": "...?", "opa": "...", "opb": "...", "opc": "...", "opd": "...", "cop": 0}',
+    ),
+    Form(
+        "MedQA",
+        ("question", "options", "answer_idx"),
+        {"choices": "options", "answer": "answer_idx"},
+        looks='{"question": "...?", "options": {"A": "...", "B": "..."}, "answer_idx": "A"}',
+    ),
+    Form(
+        "ARC",
+        ("question", "choices", "answerkey"),
+        {"choices": "choices", "answer": "answerkey"},
+        looks='{"question": "...?", "choices": {"text": ["..."], "label": ["A"]}, "answerKey": "A"}',
+    ),
+    Form(
+        "PubMedQA",
+        ("question", "final_decision"),
+        {"answer": "final_decision"},
+        YES_NO_MAYBE,
+        looks='{"question": "...?", "context": "...", "final_decision": "yes"}',
+    ),
+    Form(
+        "alpaca",
+        ("instruction", "output"),
+        {"question": "instruction", "context": "input", "answer": "output"},
+        looks='{"instruction": "...", "input": "...", "output": "..."}',
+    ),
+    Form(
+        "conversation",
+        ("messages",),
+        {"messages": "messages"},
+        looks='{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
+    ),
+    Form(
+        "ShareGPT",
+        ("conversations",),
+        {"messages": "conversations"},
+        looks='{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}',
+    ),
+)
+NAMES: dict[str, tuple[str, ...]] = {
+    "id": ("id", "pubid", "pmid", "qid", "question_id", "uid", "uuid", "_id"),
+    "question": ("question", "query", "prompt", "instruction", "input", "user"),
+    "answer": (
+        "answer",
+        "output",
+        "response",
+        "completion",
+        "target",
+        "label",
+        "answer_idx",
+        "answer_index",
+        "correct_answer",
+        "correct_option",
+        "long_answer",
+        "assistant",
+    ),
+    "answers": ("answers",),
+    "context": ("context", "contexts", "passage", "abstract"),
+    "choices": ("choices", "options"),
+    "kind": ("kind",),
+    "group": ("group",),
+    "system": ("system",),
+    "messages": ("messages",),
+}
+"""Names by which each field is known, the likeliest first; capitals do not matter."""
+LETTERED = (("a", "b"), ("option_a", "option_b"), ("option a", "option b"), ("choice_a", "choice_b"))
+"""How columns of one choice each begin to be named; further letters follow while there are columns."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a source, resolved: each field's place in a row, or None."""
+
+    params: ColumnParams
+    choices: tuple[str, ...] | None
+    form: str | None
+    ignored: tuple[str, ...]
+
+    def describe(self, source: str) -> str:
+        """What is printed: the guess, and what is not looked at."""
+        held = {name: place for name, place in self.params.model_dump().items() if place is not None}
+        words = ", ".join(
+            f"{name}: {place if isinstance(place, str) else '+'.join(place)}" for name, place in held.items()
+        )
+        form = f" (a file of the form {self.form})" if self.form else ""
+        fixed = f"; choices of every question: {', '.join(self.choices)}" if self.choices else ""
+        ignored = f"; not looked at: {', '.join(self.ignored)}" if self.ignored else ""
+        return f"data.sources.{source}{form} reads {words}{fixed}{ignored}"
+
+
+def resolve_columns(
+    source: str, params: SourceParams, rows: Sequence[Mapping[str, Any]], where: str
+) -> Columns:
+    """The columns of a source, told by params.yaml or guessed from its first rows.
+
+    MedtuneError: a column that is told is not there, or no column for the question or its answer is found.
+    """
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    by_name = {name.lower(): name for name in reversed(names)}
+    told = {key: value for key, value in params.columns.model_dump().items() if value is not None}
+    _require_there(source, told, names, where)
+    form = next((form for form in FORMS if all(mark in by_name for mark in form.marks)), None)
+    if form is not None and "answer" in told and told["answer"] != by_name.get(str(form.holds.get("answer"))):
+        # Of a PubMedQA file the long answer may be wanted: then its yes or no are no choices.
+        form = None
+    held: dict[str, Any] = {}
+    for field in ColumnParams.model_fields:
+        if (found := told.get(field) or _of_form(form, field, by_name)) is not None:
+            held[field] = found
+    is_conversation = "messages" in held and "question" not in told
+    for field in ColumnParams.model_fields:
+        if field not in held and not (is_conversation and field not in ("id", "kind", "group", "system")):
+            found = _guess(field, by_name, held, source, where)
+            if found is not None:
+                held[field] = found
+    if not is_conversation:
+        _require_question(source, held, names, where)
+    _nested_context(held, rows)
+    used = {str(place).partition(".")[0] for value in held.values() for place in _listed(value)}
+    choices = params.choices or (form.choices if form and "choices" not in held else None)
+    return Columns(
+        ColumnParams(**held),
+        tuple(choices) if choices else None,
+        form.name if form else None,
+        tuple(name for name in names if name not in used),
+    )
+
+
+def value_at(row: Mapping[str, Any], place: str) -> Any:
+    """What stands at a place such as "context" or "context.contexts"; None if nothing does."""
+    if place in row:
+        return row[place]
+    found: Any = row
+    for part in place.split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part)
+    return found
+
+
+def _listed(value: str | Iterable[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _require_there(source: str, told: Mapping[str, Any], names: list[str], where: str) -> None:
+    for field, value in told.items():
+        for place in _listed(value):
+            if place not in names and place.partition(".")[0] not in names:
+                raise MedtuneError(
+                    f"params.yaml: data.sources.{source}.columns.{field} is '{place}', a column that {where} "
+                    f"lacks; {nearest(place, names)}"
+                )
+
+
+def _of_form(form: Form | None, field: str, by_name: Mapping[str, str]) -> str | list[str] | None:
+    if form is None or field not in form.holds:
+        return None
+    found = form.holds[field]
+    return by_name.get(found) if isinstance(found, str) else [by_name[name] for name in found]
+
+
+def _guess(
+    field: str, by_name: Mapping[str, str], held: Mapping[str, Any], source: str, where: str
+) -> str | list[str] | None:
+    taken = {place for value in held.values() for place in _listed(value)}
+    known = [by_name[name] for name in NAMES[field] if name in by_name and by_name[name] not in taken]
+    if field == "answer" and len(known) > 1:
+        raise MedtuneError(
+            f"{where}: more than one column may hold the answer: {', '.join(known)}; say which in params.yaml: "
+            f"data.sources.{source}.columns.answer"
+        )
+    if not known and field == "choices":
+        return _lettered(by_name)
+    return known[0] if known else None
+
+
+def _lettered(by_name: Mapping[str, str]) -> list[str] | None:
+    """Columns of one choice each, such as A, B, C, D or option_a to option_d."""
+    for first, second in LETTERED:
+        if first in by_name and second in by_name:
+            stem = first[:-1]
+            letters = [f"{stem}{letter}" for letter in "abcdefghij"]
+            return [by_name[name] for name in letters if name in by_name]
+    return None
+
+
+def _require_question(source: str, held: Mapping[str, Any], names: list[str], where: str) -> None:
+    missing = [field for field in ("question", "answer") if field not in held]
+    if missing == ["answer"] and "answers" in held:
+        return
+    if missing:
+        hints = [f"data.sources.{source}.columns.{field}: {_like(field, names)}" for field in missing]
+        forms = "; ".join(f"{form.name} {form.looks}" for form in FORMS[:2] + FORMS[4:])
+        raise MedtuneError(
+            f"{where}: no column for the {' and the '.join(missing)}: it has {', '.join(names)}; say which in "
+            f"params.yaml: {', '.join(hints)}. Known without: a question with its answer "
+            f'{{"question": "...?", "answer": "..."}}, {forms}'
+        )
+
+
+def _like(field: str, names: list[str]) -> str:
+    hint = nearest(field, names)
+    return hint.removeprefix("did you mean '").removesuffix("'?") if hint.startswith("did") else "NAME"
+
+
+def _nested_context(held: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """PubMedQA's own: a mapping with the list `contexts`."""
+    place = held.get("context")
+    if place is None:
+        return
+    found = next((value for row in rows if (value := value_at(row, place)) is not None), None)
+    if isinstance(found, Mapping) and "contexts" in found:
+        held["context"] = f"{place}.contexts"

@@ -1,0 +1,98 @@
+"""What is wrong with a row, and what was left out of the questions and why."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from medtune.core.errors import MedtuneError
+
+SHOWN = 20
+"""Faulty rows that an error names one by one."""
+
+REASONS = {
+    "broken": "not readable as a row",
+    "empty": "a field that is needed is empty",
+    "not_text": "a field is no text",
+    "bad_conversation": "turns that are no conversation",
+    "repeated_choice": "a choice stands there twice",
+    "too_few_choices": "fewer than two choices",
+    "no_right_choice": "the answer is none of the choices",
+    "ambiguous_answer": "the answer can be read in two ways",
+    "repeated_id": "an id that another row has too",
+    "conflicting_answers": "another row answers the same question otherwise",
+    "duplicate": "the same question and answer as another row",
+    "leak": "in training or validation, though the test (or validation) has it too",
+    "held_out": "too near to a question of data.held_out",
+}
+"""Why rows are left out, by the name that metrics/data.json has."""
+FAULTS = tuple(REASONS)[: tuple(REASONS).index("duplicate")]
+"""Those that are mistakes: with `data.on_error: fail` one of them stops the run."""
+
+
+class Fault(Exception):
+    """Why a row is no example: a key of REASONS, and what is wrong in words."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that became no example: where it stands, its id if it has one, and why."""
+
+    source: str
+    place: str
+    id: str | None
+    reason: str
+    detail: str
+
+    def record(self) -> dict[str, Any]:
+        """As a line of `data/prepared/left_out.jsonl`."""
+        return {
+            "source": self.source,
+            "row": self.place,
+            "id": self.id,
+            "reason": self.reason,
+            "detail": self.detail,
+        }
+
+
+@dataclass
+class Rejects:
+    """The rows that were left out, in the order of finding."""
+
+    rows: list[LeftOut] = field(default_factory=list)
+
+    def add(self, source: str, place: str, id: str | None, reason: str, detail: str) -> None:
+        """Note a row that is left out."""
+        self.rows.append(LeftOut(source, place, id, reason, detail))
+
+    def __iter__(self) -> Iterator[LeftOut]:
+        return iter(self.rows)
+
+    def counts(self, sources: Iterable[str]) -> dict[str, dict[str, int]]:
+        """How many rows of each source are left out for which reason; only reasons that occur."""
+        return {
+            source: {
+                reason: count
+                for reason in REASONS
+                if (count := Counter(row.reason for row in self.rows if row.source == source)[reason])
+            }
+            for source in sources
+        }
+
+    def refuse(self, on_error: str) -> None:
+        """With `data.on_error: fail` refuse what is wrong: every faulty row at once, the first twenty by name."""
+        faulty = [row for row in self.rows if row.reason in FAULTS]
+        if on_error != "fail" or not faulty:
+            return
+        lines = [f"{row.place}: {row.detail}" for row in faulty[:SHOWN]]
+        if len(faulty) > SHOWN:
+            lines.append(f"and {len(faulty) - SHOWN} more faulty rows")
+        raise MedtuneError(
+            "\nerror: ".join(lines) + "\nerror: mend them, or set data.on_error to drop in params.yaml, which "
+            "leaves them out and lists them in data/prepared/left_out.jsonl"
+        )

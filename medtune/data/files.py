@@ -1,0 +1,262 @@
+"""The rows of a file: JSONL, JSON, CSV, TSV or Parquet, each as it is or compressed (.gz, .zst).
+
+    for number, row in rows_of(Path("data/raw/mine.csv.gz")):
+        ...                      # number: the line or the row; row: its columns, or why it cannot be read
+
+Rows are read one after the other; of a JSON file alone the whole is in memory. What is wrong with one row
+comes in its place, what is wrong with the file is an error.
+"""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medtune.core.errors import MedtuneError
+from medtune.core.examples import without_repeats
+from medtune.data.faults import Fault
+
+Fields = dict[str, Any]
+Rows = Iterator[tuple[int, Fields | Fault]]
+
+LONGEST_ROW = 16_000_000
+"""Bytes; a longer line is no question but a file without line ends."""
+COMPRESSIONS = (".gz", ".zst")
+ROWS_AT_ONCE = 512
+_WRAPPED = ("data", "examples", "rows", "questions")
+"""Keys of a JSON object under which a file may have its list of rows."""
+
+
+def format_of(path: Path) -> str | None:
+    """The suffix that says how a file is read, such as ".csv" of "mine.csv.gz"; None if it is not known."""
+    names = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
+    return names[-1].lower() if names and names[-1].lower() in READERS else None
+
+
+def place_in(path: Path, number: int) -> str:
+    """Where a row stands, in words: "mine.csv, line 7"; of Parquet and JSON "row 7"."""
+    return f"{path}, {'row' if format_of(path) in ('.parquet', '.json') else 'line'} {number}"
+
+
+def rows_of(path: Path) -> Rows:
+    """Number and columns of each row; numbers count from 1. A broken row is a Fault in its place.
+
+    MedtuneError: the file is not there, is of no format that is read, is cut short, or has no row.
+    """
+    reader = READERS.get(format_of(path) or "")
+    if reader is None:
+        raise MedtuneError(
+            f"{path}: unknown format; accepted: {', '.join(READERS)}, each also with {' or '.join(COMPRESSIONS)}"
+        )
+    empty = True
+    with _opened(path) as file:
+        for row in reader(path, file):
+            empty = False
+            yield row
+    if empty:
+        raise MedtuneError(f"{path}: holds no example; {EXPECTED[format_of(path) or '']}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as raw:
+            file: Any = raw
+            if path.suffix == ".gz":
+                file = gzip.open(raw)
+            elif path.suffix == ".zst":
+                file = BufferedReader(cast(Any, pa.CompressedInputStream(raw, "zstd")))
+            yield file
+    except FileNotFoundError:
+        raise MedtuneError(
+            f"{path}: no such file; a colleague's comes with `dvc pull` if they ran `medtune add {path}`"
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+        raise MedtuneError(f"{path}: broken or cut short: {_one_line(error)}") from None
+    except OSError as error:
+        raise MedtuneError(f"{path}: not readable: {error.strerror or _one_line(error)}") from None
+
+
+def _json_lines(path: Path, file: BinaryIO) -> Rows:
+    for number, line in _lines(path, file):
+        if isinstance(line, Fault):
+            yield number, line
+        elif line.strip():
+            yield number, _json_row(line)
+
+
+def _json(path: Path, file: BinaryIO) -> Rows:
+    """A list of rows, an object of rows by their ids, or, as in many a .json file, one object a line."""
+    content = file.read()
+    _require_utf8(path, content)
+    text = _decoded(content, path)
+    first_line, _, others = text.strip().partition("\n")
+    if others.strip() and isinstance(_json_row(first_line), dict):
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield number, _json_row(line)
+        return
+    if not text.strip():
+        return
+    try:
+        found = json.loads(text, object_pairs_hook=without_repeats)
+    except json.JSONDecodeError as error:
+        raise MedtuneError(
+            f"{path}, line {error.lineno}: not JSON: {error.msg} at character {error.colno}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise MedtuneError(f"{path}: {_one_line(error)}") from None
+    for number, row in enumerate(_list_of_rows(path, found), start=1):
+        yield number, row if isinstance(row, dict) else Fault("broken", "expected a JSON object")
+
+
+def _list_of_rows(path: Path, found: Any) -> list[Any]:
+    if isinstance(found, list):
+        return found
+    if isinstance(found, dict):
+        for key in _WRAPPED:
+            if isinstance(found.get(key), list):
+                return list(found[key])
+        if found and all(isinstance(row, dict) for row in found.values()):
+            return [{"id": name} | row for name, row in found.items()]
+        if found:
+            return [found]
+    raise MedtuneError(f"{path}: holds no example; {EXPECTED['.json']}")
+
+
+def _json_row(line: str) -> Fields | Fault:
+    try:
+        row = json.loads(line, object_pairs_hook=without_repeats)
+    except json.JSONDecodeError as error:
+        return Fault("broken", f"not JSON: {error.msg} at character {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return Fault("broken", _one_line(error))
+    return row if isinstance(row, dict) else Fault("broken", "expected a JSON object")
+
+
+def _separated(delimiter: str) -> Callable[[Path, BinaryIO], Rows]:
+    def read(path: Path, file: BinaryIO) -> Rows:
+        csv.field_size_limit(LONGEST_ROW)
+        reader = csv.reader(_text_lines(path, file), delimiter=delimiter, strict=True)
+        try:
+            header = next(reader, None)
+            if header is None:
+                return
+            _require_header(path, header, delimiter)
+            before = reader.line_num
+            for cells in reader:
+                # A quoted cell may go on over several lines: the row begins after the last one.
+                number, before = before + 1, reader.line_num
+                if not any(cells):
+                    continue
+                yield number, _row_of_cells(header, cells)
+        except csv.Error as error:
+            raise MedtuneError(
+                f"{path}, line {reader.line_num}: {error}: a cell with {delimiter!r}, a quote or a line end in "
+                'it stands in "double quotes", each quote in it twice'
+            ) from None
+
+    return read
+
+
+def _row_of_cells(header: list[str], cells: list[str]) -> Fields | Fault:
+    if len(cells) != len(header):
+        return Fault("broken", f"has {len(cells)} cells, but the header names {len(header)} columns")
+    return {name: cell or None for name, cell in zip(header, cells, strict=True)}
+
+
+def _require_header(path: Path, header: list[str], delimiter: str) -> None:
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise MedtuneError(f"{path}, line 1: the column '{twice[0]}' stands there twice; name one otherwise")
+    if len(header) == 1:
+        for other, words in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
+            if other != delimiter and other in header[0]:
+                raise MedtuneError(
+                    f"{path}, line 1: a single column, {header[0]!r}, that looks separated by {words}; "
+                    "accepted: commas in .csv, tabs in .tsv"
+                )
+
+
+def _parquet(path: Path, file: BinaryIO) -> Rows:
+    whole = pa.BufferReader(file.read()) if path.suffix in COMPRESSIONS else pa.PythonFile(file)
+    table = pq.ParquetFile(whole)
+    names = table.schema_arrow.names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise MedtuneError(f"{path}: the column '{twice[0]}' is there twice; name one otherwise")
+    number = 0
+    for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str | Fault]]:
+    """Lines as text, each with its number; one that is none, or too long, is a Fault."""
+    number = 0
+    while line := file.readline(LONGEST_ROW):
+        number += 1
+        if number == 1:
+            _require_utf8(path, line)
+        if len(line) == LONGEST_ROW and not line.endswith(b"\n"):
+            while (more := file.readline(LONGEST_ROW)) and not more.endswith(b"\n"):
+                pass
+            yield number, Fault("broken", f"has over {LONGEST_ROW:,} bytes; expected one JSON object a line")
+            continue
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield number, Fault("broken", f"not UTF-8 text at byte {error.start + 1}: save the file as UTF-8")
+
+
+def _text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    for number, line in _lines(path, file):
+        if isinstance(line, Fault):
+            raise MedtuneError(f"{path}, line {number}: {line.detail}")
+        yield line
+
+
+def _require_utf8(path: Path, start: bytes) -> None:
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise MedtuneError(f"{path}: UTF-16 text: save the file as UTF-8")
+    if start[:2] == b"\x1f\x8b" or start[:4] in (b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1"):
+        kind = {b"\x1f": "gzip", b"(": "zstd", b"P": "zip or Parquet"}[start[:1]]
+        raise MedtuneError(f"{path}: not text but a {kind} file: name it by what it is (.gz, .zst, .parquet)")
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise MedtuneError(f"{path}, line {line}: not UTF-8 text: save the file as UTF-8") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+READERS: dict[str, Callable[[Path, BinaryIO], Rows]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".parquet": _parquet,
+}
+EXPECTED = {
+    ".jsonl": "expected one JSON object a line",
+    ".ndjson": "expected one JSON object a line",
+    ".json": "expected a list of JSON objects",
+    ".csv": "expected a line of column names, then one row a line",
+    ".tsv": "expected a line of column names, then one row a line",
+    ".parquet": "expected a table with rows",
+}

@@ -1,0 +1,107 @@
+"""What stands in two splits and must not: found, taken out of training and validation, measured in the end.
+
+Two examples clash if they are in different splits and ask the same question (one perhaps with choices and the other
+without), or have a long answer in common that is no stock sentence. The one of the less protected split goes: training
+gives way to validation, and both to the test. Ready-made splits are kept as they are; what clashes among them is
+measured, and `data.max_leakage` says how much of it may be.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtune.data.grouping import SPLITS, TEST, TRAIN, Groups
+from medtune.data.params import DataParams
+from medtune.data.pool import Pool
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Two examples, by position, of different splits; `protected` is the one that stays if one goes."""
+
+    position: int
+    protected: int
+    detail: str
+
+
+def duplicates(pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions that repeat the question of an earlier one: with its answer, and with another.
+
+    Of those with the same answer all but the first; of a question with several answers every one. Ready-made
+    splits, and questions made from an ontology, count for nothing here.
+    """
+    question, answer = pool.table.numbers("question"), pool.table.numbers("answer")
+    counted = (pool.table.numbers("ready") == 0) & (pool.table.numbers("known_groups") == 0)
+    repeated, conflicting = [], []
+    for positions in _sharing(question, np.flatnonzero(counted)):
+        if len(set(answer[positions].tolist())) > 1:
+            conflicting += positions.tolist()
+        else:
+            repeated += positions[1:].tolist()
+    return np.array(sorted(repeated), np.int64), np.array(sorted(conflicting), np.int64)
+
+
+def clashes(pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataParams) -> Iterator[Clash]:
+    """Examples of different splits that share a question or a fact, each once for each thing shared."""
+    table = pool.table
+    kept = np.flatnonzero(~left)
+    for positions in _sharing(table.numbers("stem"), kept):
+        yield from _clashing(positions, pool, groups, "the same question")
+    for positions in _sharing(table.numbers("group"), kept):
+        yield from _clashing(positions, pool, groups, "the same group")
+    for positions in _sharing(table.numbers("passage"), kept):
+        yield from _clashing(positions, pool, groups, "the same context")
+    facts, owners = table.numbers("facts"), table.numbers("fact_owners")
+    for rows in _sharing(facts, np.flatnonzero(~left[owners]) if len(owners) else owners):
+        positions = np.unique(owners[rows])
+        if len(positions) <= params.stock_answers or table.known_groups[positions[0]]:
+            yield from _clashing(positions, pool, groups, "the same long answer")
+
+
+def _sharing(keys: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The members of `among` by the key that they share, of keys other than 0 that several have."""
+    among = among[keys[among] != 0]
+    order = among[np.argsort(keys[among], kind="stable")]
+    starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]]) if len(order) else []
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        if end - start > 1:
+            yield order[start:end]
+
+
+def _clashing(
+    positions: NDArray[np.int64], pool: Pool, groups: Groups, detail: str
+) -> Iterator[Clash]:
+    splits = groups.split[positions]
+    if (splits == splits[0]).all():
+        return
+    ready = pool.table.numbers("ready")[positions] == 1
+    # What is ready-made stays whatever it is; of the others the test does.
+    protected = positions[ready] if ready.any() else positions
+    guard = protected[np.argmax(groups.split[protected])]
+    for position in positions[splits != groups.split[guard]]:
+        if detail != "the same question" or _same_question(pool, int(position), int(guard)):
+            yield Clash(int(position), int(guard), detail)
+
+
+def _same_question(pool: Pool, one: int, other: int) -> bool:
+    """Of the same words: with the same choices, or one without any."""
+    table = pool.table
+    return bool(
+        table.is_open[one] or table.is_open[other] or table.question[one] == table.question[other]
+    )
+
+
+def leakage(
+    pool: Pool, groups: Groups, splits: dict[str, NDArray[np.int64]], found: list[Clash]
+) -> tuple[float, list[Clash]]:
+    """The share of test questions that clash with one in training, and those clashes, a test question each."""
+    here = {name: set(positions.tolist()) for name, positions in splits.items()}
+    worst: dict[int, Clash] = {}
+    for clash in found:
+        ends = {int(groups.split[end]): end for end in (clash.position, clash.protected)}
+        if ends.get(TRAIN) in here[SPLITS[TRAIN]] and ends.get(TEST) in here[SPLITS[TEST]]:
+            worst.setdefault(ends[TEST], clash)
+    size = len(here[SPLITS[TEST]])
+    return (len(worst) / size if size else 0.0), list(worst.values())
