@@ -34,7 +34,9 @@ def one_at_a_time(count: int) -> dict[str, Any]:
     model, tokenizer = _plain_model()
 
     def answer(example: Example) -> str:
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": example.user_text}]
+        earlier = [message.model_dump() for message in example.messages or []]
+        asked = {"role": "user", "content": example.user_text}
+        messages = [{"role": "system", "content": system}, *earlier, asked]
         inputs = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )

@@ -256,7 +256,11 @@ def _conversations() -> list[dict[str, Any]]:
     system = {"role": "system", "content": PromptParams.load().system.strip()}
     return [
         {
-            "prompt": [system, {"role": "user", "content": example.user_text}],
+            "prompt": [
+                system,
+                *(message.model_dump() for message in example.messages or []),
+                {"role": "user", "content": example.user_text},
+            ],
             "completion": [{"role": "assistant", "content": example.answer}],
         }
         for example in read_jsonl(TRAIN)

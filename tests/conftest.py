@@ -158,6 +158,15 @@ def example(**changes: object) -> Example:
     return Example.model_validate(fields | changes)
 
 
+EARLIER = [
+    {"role": "user", "content": "Is fever a disease?"},
+    {"role": "assistant", "content": "No."},
+    {"role": "user", "content": "A symptom?"},
+    {"role": "assistant", "content": "Yes, of many."},
+]
+"""Two questions and answers before an example's own."""
+
+
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository at reduced sizes with one finished and committed run. Copy it; leave it as it is."""

@@ -4,14 +4,20 @@ A line of `data/prepared/train.jsonl`:
 
     {"id": "HP:0001166/definition", "question": "What is arachnodactyly?", "answer": "Abnormally ...",
      "kind": "definition", "group": "HP:0001166"}
+
+A question within a conversation has the turns before it, the first the user's, the last the assistant's:
+
+    "messages": [{"role": "user", "content": "What is arachnodactyly?"},
+                 {"role": "assistant", "content": "Abnormally long fingers."}]
 """
 
 import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -28,13 +34,23 @@ from medtune.core.outputs import replacing
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
+class Message(BaseModel):
+    """A turn of a conversation: who says it, and what."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    role: Literal["user", "assistant"]
+    content: Text
+
+
 class Example(BaseModel):
     """A question with its reference answer.
 
     `kind` names the type of question (scores are reported per kind). Examples that state the same
     fact carry the same `group` and never end in two splits. `answers` are other right answers: `answer` is
     learned, and whichever is closest counts. `context` is shown before the question, `choices` after it;
-    `system` replaces the system prompt of `params.yaml` for this example.
+    `system` replaces the system prompt of `params.yaml` for this example. `messages` are the turns before the
+    question, with which it is another question: user and assistant by turns.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -48,6 +64,7 @@ class Example(BaseModel):
     context: Text | None = None
     choices: list[Text] | None = None
     system: Text | None = None
+    messages: list[Message] | None = None
 
     @property
     def right_answers(self) -> list[str]:
@@ -59,6 +76,25 @@ class Example(BaseModel):
         """What the user's turn says: the context, the question, the choices."""
         choices = "\n".join(f"- {choice}" for choice in self.choices or [])
         return "\n\n".join(part for part in (self.context, self.question, choices) if part)
+
+    @property
+    def turns(self) -> list[str]:
+        """What user and assistant say by turns, from the first question to the last."""
+        return [*self.earlier_turns, self.user_text]
+
+    @property
+    def earlier_turns(self) -> list[str]:
+        """What they say before the question: as many questions as answers."""
+        return [message.content for message in self.messages or []]
+
+    @model_validator(mode="after")
+    def _turns_alternate(self) -> "Example":
+        if self.messages is not None and (wrong := _wrong_turn(self.messages)):
+            raise ValueError(
+                f"'messages' {wrong}; accepted: the turns before the question, user and assistant by "
+                "turns, the first the user's, the last the assistant's"
+            )
+        return self
 
     @model_validator(mode="after")
     def _answer_is_a_choice(self) -> "Example":
@@ -132,6 +168,18 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
+def _wrong_turn(messages: Sequence[Message]) -> str | None:
+    """What is wrong with the order of turns before a question, if anything is."""
+    for number, (message, due) in enumerate(
+        zip(messages, cycle(("user", "assistant")), strict=False), start=1
+    ):
+        if message.role != due:
+            return f"has a turn of the {message.role} as number {number}, where the {due}'s is due"
+    if not messages:
+        return "is empty"
+    return "ends with a turn of the user" if len(messages) % 2 else None
+
+
 def _parse(line: str, where: str) -> Example:
     try:
         record = json.loads(line, object_pairs_hook=without_repeats)
@@ -148,7 +196,9 @@ def _parse(line: str, where: str) -> Example:
         first = min(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            hint = nearest(field, [name for name in Example.model_fields if name not in record])
+            *inside, name = first["loc"]
+            unused = [other for other in Example.model_fields if other not in record]
+            hint = nearest(str(name), [*Message.model_fields] if inside else unused)
             raise MedtuneError(f"{where}: unknown field '{field}'; {hint}") from None
         subject = f"the field '{field}' " if field else ""
         raise MedtuneError(f"{where}: {subject}{plain_words(first['msg'])}") from None

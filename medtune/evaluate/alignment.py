@@ -1,7 +1,8 @@
 """Two sets of predictions side by side: by example id, on the questions that both answer.
 
 A file from elsewhere need not repeat what the other side knows: without an id a question is found by its
-words, and kind, context, choices, other right answers and group are those of the side that has them.
+words, and kind, context, earlier turns, choices, other right answers and group are those of the side that has
+them.
 """
 
 from collections import Counter
@@ -99,13 +100,15 @@ def _merged(one: Example, other: Example) -> Example | None:
         return None
     kinds = {example.kind for example in (one, other)} - {KIND}
     contexts = {example.context for example in (one, other)} - {None}
+    turns = {tuple(example.earlier_turns) for example in (one, other)} - {()}
     choices = {tuple(sorted(example.choices)) for example in (one, other) if example.choices}
     answers = {tuple(sorted(example.answers)) for example in (one, other) if example.answers}
-    if any(len(known) > 1 for known in (kinds, contexts, choices, answers)):
+    if any(len(known) > 1 for known in (kinds, contexts, turns, choices, answers)):
         return None
     fields |= {
         "kind": next(iter(kinds), KIND),
         "context": next(iter(contexts), None),
+        "messages": one.messages or other.messages,
         "choices": one.choices or other.choices,
         "answers": one.answers or other.answers,
     }

@@ -146,7 +146,7 @@ def _table(grams: Sequence[set[str]], columns: Mapping[str, int]) -> csr_array:
 
 
 def _asked_grams(example: Example) -> set[str]:
-    return _grams(f"{example.context or ''} {example.question}")
+    return _grams(" ".join([*example.earlier_turns, example.context or "", example.question]))
 
 
 def _grams(text: str) -> set[str]:

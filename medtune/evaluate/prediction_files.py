@@ -5,8 +5,8 @@
     {"question": "Is fever a symptom?", "ground_truth": "yes", "prediction": "Yes, it is."}
 
 with `id` or `question`, `ground_truth` or `answers` (a list of right ones), `prediction`, and optionally
-`kind`, `group`, `context`, `choices` and `log_likelihoods` (of the choices, in nats; `end_log_likelihoods`:
-of the end token after each).
+`kind`, `group`, `context`, `messages` (the turns before the question), `choices` and `log_likelihoods` (of
+the choices, in nats; `end_log_likelihoods`: of the end token after each).
 """
 
 import json
@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, Valida
 
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError, plain_words
-from medtune.core.examples import Example, Text, without_repeats
+from medtune.core.examples import Example, Message, Text, without_repeats
 from medtune.evaluate.choices import RULES, pick
 
 RESULTS_SUFFIX = ".json"
@@ -105,6 +105,7 @@ class _Row(BaseModel):
     kind: Text = KIND
     group: Annotated[Text, BeforeValidator(_as_text)] | None = None
     context: Text | None = None
+    messages: list[Message] | None = None
     choices: list[Text] | None = None
     log_likelihoods: list[FiniteFloat] | dict[str, FiniteFloat] | None = None
     end_log_likelihoods: list[FiniteFloat] | dict[str, FiniteFloat] | None = None
@@ -130,6 +131,7 @@ class _Row(BaseModel):
             # Without groups each question is one.
             group=self.group or name,
             context=self.context,
+            messages=self.messages,
             choices=self.choices,
         )
 
@@ -180,7 +182,7 @@ def _asked_and_answered(content: Any, where: str) -> tuple[Example, AnswerText]:
         return row.example, row.answer
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][:1])
+        field = ".".join(map(str, first["loc"] if first["loc"][:1] == ("messages",) else first["loc"][:1]))
         subject = f"the field '{field}' " if field else ""
         raise MedtuneError(f"{where}: {subject}{plain_words(first['msg'])}") from None
     except ValueError as error:

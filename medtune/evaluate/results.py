@@ -39,6 +39,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "id": example.id,
         "kind": example.kind,
         "group": example.group,
+        **({"messages": [one.model_dump() for one in example.messages]} if example.messages else {}),
         **({"context": example.context} if example.context else {}),
         "question": example.question,
         **({"choices": example.choices} if example.choices else {}),

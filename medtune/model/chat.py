@@ -14,7 +14,8 @@ cut at them. The fragments are encoded with special tokens, the contents (in bra
 The template alone decides about a BOS token; none is added. The answer's end is the special token that
 follows it (`<|im_end|>`, `<|eot_id|>`): the model is trained to write it, and generation stops there.
 What the template writes after that token (a newline, in SmolLM2's) belongs to no turn and is left out, but
-stands where another turn follows: shots are such turns, between the system prompt and the question.
+stands where another turn follows: the turns of an example before its question are such, and so are shots,
+which stand between the system prompt and the example's own turns.
 
 A template may ask for the day (Llama 3.2's does, and writes it into every prompt): it gets `prompt.date`.
 """
@@ -44,14 +45,22 @@ _PINNED_DAY = (
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Token ids of prompt, answer and end token; the answer begins at `prompt_length`."""
+    """Token ids of prompt, answer and end token; where in them each answer stands, the last one last.
+
+    An answer's end token is within its slice: these tokens are what an assistant says.
+    """
 
     input_ids: list[int]
-    prompt_length: int
+    answers: list[slice]
+
+    @property
+    def prompt_length(self) -> int:
+        """Where the last answer begins."""
+        return int(self.answers[-1].start)
 
 
-def _placeholders(shots: int, *, system: bool) -> list[str]:
-    turns = [f"{_MARK}{number}{name}{_MARK}" for number in range(shots) for name in ("u", "a")]
+def _placeholders(earlier: int, *, system: bool) -> list[str]:
+    turns = [f"{_MARK}{number}{name}{_MARK}" for number in range(earlier) for name in ("u", "a")]
     return [*([_SYSTEM] if system else []), *turns, _USER]
 
 
@@ -67,20 +76,17 @@ class ChatEncoder:
         self.end_id = self._find_end()
 
     def encode_prompt(self, example: Example, shots: Sequence[Example] = ()) -> list[int]:
-        """Everything before the answer; `shots` are earlier turns, questions with their answers."""
-        system = (example.system or self._prompt.system).strip()
-        turns = [content for shot in shots for content in (shot.user_text, shot.answer)]
-        contents = [*([system] if system else []), *turns, example.user_text]
-        fragments = self._around(len(shots), system=bool(system))
-        ids = list(fragments[0])
-        for content, fragment in zip(contents, fragments[1:], strict=True):
-            ids += self._content(content) + fragment
-        return ids
+        """Everything before the answer; `shots` are earlier turns, with those that each of them has itself.
+
+        A template that cannot write earlier turns as it writes the last is a MedtuneError.
+        """
+        return self._encode_prompt(example, shots)[0]
 
     def encode(self, example: Example) -> EncodedExample:
-        """Prompt, answer and end token."""
-        prompt = self.encode_prompt(example)
-        return EncodedExample(prompt + self.encode_answer(example.answer), len(prompt))
+        """Prompt, answer and end token; a MedtuneError as for `encode_prompt`."""
+        prompt, earlier = self._encode_prompt(example, ())
+        ids = prompt + self.encode_answer(example.answer)
+        return EncodedExample(ids, [*earlier, slice(len(prompt), len(ids))])
 
     def encode_answer(self, text: str) -> list[int]:
         """An answer and its end token."""
@@ -90,19 +96,44 @@ class ChatEncoder:
         """The text of generated ids, without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def _around(self, shots: int, *, system: bool) -> list[list[int]]:
-        """What the template writes around the contents of so many shots and the question."""
-        if (shots, system) not in self._cut:
+    def _encode_prompt(self, example: Example, shots: Sequence[Example]) -> tuple[list[int], list[slice]]:
+        """Everything before the answer, and where in it the earlier answers stand."""
+        system = (example.system or self._prompt.system).strip()
+        turns = [*chain.from_iterable([*shot.turns, shot.answer] for shot in shots), *example.turns]
+        contents = [*([system] if system else []), *turns]
+        fragments = self._around(example, shots, system=bool(system))
+        ids, starts, ends = list(fragments[0]), [], []
+        for content, fragment in zip(contents, fragments[1:], strict=True):
+            starts.append(len(ids))
+            ids += self._content(content)
+            # The end token, with which what follows an answer begins, is its own.
+            ends.append(len(ids) + 1)
+            ids += fragment
+        first = len(contents) - len(turns) + 1
+        return ids, [slice(start, end) for start, end in list(zip(starts, ends, strict=True))[first::2]]
+
+    def _around(self, example: Example, shots: Sequence[Example], *, system: bool) -> list[list[int]]:
+        """What the template writes around the contents of shots and example, up to the answer."""
+        own = len(example.earlier_turns) // 2
+        if own:
+            # First without the shots, so that an error names what cannot be written.
+            self._around_turns(own, f"example '{example.id}' has 'messages'", system=system)
+        shown = sum(len(shot.turns) + 1 for shot in shots) // 2
+        return self._around_turns(own + shown, f"params.yaml: answer.shots is {len(shots)}", system=system)
+
+    def _around_turns(self, earlier: int, cause: str, *, system: bool) -> list[list[int]]:
+        """What stands around so many earlier questions with answers and the question, which has a `cause`."""
+        if (earlier, system) not in self._cut:
             try:
-                found = self._fragments(_placeholders(shots, system=system))
+                found = self._fragments(_placeholders(earlier, system=system))
                 self._require_same_turns(found[system:])
             except MedtuneError as error:
-                raise MedtuneError(f"params.yaml: answer.shots is {shots}, but {error}") from None
-            self._cut[shots, system] = found
-        return self._cut[shots, system]
+                raise MedtuneError(f"{cause}, but {error}") from None
+            self._cut[earlier, system] = found
+        return self._cut[earlier, system]
 
     def _require_same_turns(self, fragments: list[list[int]]) -> None:
-        """Refuse a template that writes the answer of a shot in another way than the one it asks for.
+        """Refuse a template that writes an earlier answer in another way than the one it asks for.
 
         `fragments` begin before the first question, an answer follows on every other one.
         """

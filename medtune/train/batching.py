@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
-from medtune.model.chat import ChatEncoder
+from medtune.model.chat import ChatEncoder, EncodedExample
 from medtune.train.params import FinetuneParams
 
 IGNORED = -100
@@ -43,7 +43,7 @@ class EncodedExamples:
 def encode_examples(
     examples: Sequence[Example], encoder: ChatEncoder, params: FinetuneParams, path: Path
 ) -> EncodedExamples:
-    """Encode the examples of the file `path`; labels stand on the answer and its end token.
+    """Encode the examples of the file `path`; labels stand on answers and their end tokens.
 
     An example over `max_length` tokens is an error, or left out if `too_long` is "drop": cut answers
     would teach the model to stop half-way.
@@ -59,14 +59,20 @@ def encode_examples(
                 )
             dropped.append(example.id)
             continue
-        answer = encoded.input_ids[encoded.prompt_length :]
-        labels = [IGNORED] * encoded.prompt_length + answer
-        rows.append({"input_ids": encoded.input_ids, "labels": labels})
+        rows.append({"input_ids": encoded.input_ids, "labels": labels_of(encoded, params)})
     if not rows:
         raise MedtuneError(f"{path}: no example fits into finetune.max_length ({params.max_length})")
     if dropped:
         print(f"{path}: left out {len(dropped)} examples over {params.max_length} tokens, first {dropped[0]}")
     return EncodedExamples(Dataset.from_list(rows), dropped)
+
+
+def labels_of(encoded: EncodedExample, params: FinetuneParams) -> list[int]:
+    """The label of each token: its own id in answers that are learned, else `IGNORED`."""
+    labels = [IGNORED] * len(encoded.input_ids)
+    for answer in encoded.answers if params.assistant_turns == "all" else encoded.answers[-1:]:
+        labels[answer] = encoded.input_ids[answer]
+    return labels
 
 
 def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

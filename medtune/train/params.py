@@ -54,6 +54,8 @@ class FinetuneParams(Section):
     """A gradient longer than this is shortened to it."""
     max_length: int = Field(ge=8)
     """Tokens of an example, prompt and answer together; nothing is ever cut."""
+    assistant_turns: Literal["all", "last"]
+    """Of an example with earlier turns: learn all answers in it, or the last."""
     too_long: Literal["error", "drop"]
     """An example over max_length: error, or drop (counted in metrics/training_details.json)."""
     log_every: int = Field(ge=1)

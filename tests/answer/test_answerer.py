@@ -13,7 +13,7 @@ from medtune.core.errors import MedtuneError
 from medtune.model.chat import ChatEncoder
 from medtune.model.params import PromptParams
 from medtune.verify.chain import verify_chain
-from tests.conftest import build_tiny_llama, edit_params, example
+from tests.conftest import EARLIER, build_tiny_llama, edit_params, example
 from tests.project import attempt, repro, run
 from tests.tiny import create_tiny_project, save_base
 
@@ -53,6 +53,20 @@ def test_of_a_question_with_choices_the_longest_one_counts(answerer: Answerer) -
     assert answerer.answer([closed])[0].text in choices
     answerer.model.config.max_position_embeddings -= 1
     assert answerer.fitting([closed, example()]) == ([example()], [closed])
+
+
+def test_a_question_is_asked_with_the_turns_before_it(answerer: Answerer) -> None:
+    asked = [example(messages=EARLIER, choices=["A high temperature.", "A cold."]), example(messages=EARLIER)]
+    assert tokens(answerer, messages=EARLIER) > tokens(answerer)
+    answerer.model.config.max_position_embeddings = tokens(answerer) + ANSWER.max_new_tokens
+    assert answerer.fitting([*asked, example()]) == ([example()], asked)
+    answerer.model.config.max_position_embeddings = 512
+    with_turns, without = (
+        answerer.answer([one.model_copy(update=changes) for one in asked])
+        for changes in ({}, {"messages": None})
+    )
+    assert with_turns[0].log_likelihoods != without[0].log_likelihoods
+    assert with_turns[1].text != without[1].text
 
 
 def test_a_single_question_that_is_too_long_is_an_error(answerer: Answerer) -> None:

@@ -7,9 +7,13 @@ import pytest
 
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import read_jsonl, write_jsonl
-from tests.conftest import example
+from tests.conftest import EARLIER, example
 
 GOOD = {"id": "1", "question": "Q?", "answer": "A", "kind": "k", "group": "g"}
+
+
+def with_messages(*messages: object) -> str:
+    return json.dumps(GOOD | {"id": "2", "messages": messages})
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -17,10 +21,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     examples = [
         example(id="1", question="Fièvre?\u2028 next", context="c", choices=["x", "A high temperature."]),
         example(id="2"),
+        example(id="3", messages=EARLIER),
     ]
     write_jsonl(path, examples)
     assert read_jsonl(path) == examples
-    assert len(path.read_bytes().split(b"\n")) == 3
+    assert len(path.read_bytes().split(b"\n")) == 4
+    lines = path.read_bytes().splitlines()
+    assert ["messages" in json.loads(line) for line in lines] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +38,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         (json.dumps({"id": "2", "anser": "x"}), "unknown field 'anser'; did you mean 'answer'?"),
         (
             json.dumps(GOOD | {"id": "2", "notes": "x"}),
-            "'notes'; accepted: answers, context, choices, system",
+            "'notes'; accepted: answers, context, choices, system, messages",
         ),
         (json.dumps({"id": "2"}), "line 2: the field 'question' is missing"),
         (json.dumps(GOOD | {"id": "2", "answer": "  "}), "line 2: the field 'answer' must have at least 1"),
@@ -50,6 +57,29 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
             json.dumps(GOOD | {"id": "2", "choices": [GOOD["answer"], "x", "x"]}),
             "'choices' has 'x' more than once",
         ),
+        (
+            with_messages(),
+            "line 2: 'messages' is empty; accepted: the turns before the question, user and",
+        ),
+        (with_messages(EARLIER[0]), "line 2: 'messages' ends with a turn of the user"),
+        (
+            with_messages(*EARLIER[1:3]),
+            "'messages' has a turn of the assistant as number 1, where the user's is due",
+        ),
+        (
+            with_messages(*EARLIER[:2], *EARLIER[1:]),
+            "'messages' has a turn of the assistant as number 3, where the user's is due",
+        ),
+        (
+            with_messages(EARLIER[0] | {"role": "system"}),
+            "the field 'messages.0.role' must be 'user' or 'assistant'",
+        ),
+        (with_messages({"role": "user"}), "line 2: the field 'messages.0.content' is missing"),
+        (
+            with_messages({"role": "user", "contnt": "?"}),
+            "field 'messages.0.contnt'; did you mean 'content'?",
+        ),
+        (with_messages(EARLIER[0] | {"name": "x"}), "'messages.0.name'; accepted: role, content"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, expected: str) -> None:

@@ -4,7 +4,7 @@ from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.evaluate.alignment import align
 from medtune.evaluate.prediction_files import KIND, Given
-from tests.conftest import example
+from tests.conftest import EARLIER, example
 
 NAMES = ("A", "B")
 
@@ -33,10 +33,12 @@ def test_the_order_of_choices_makes_no_other_question() -> None:
         {"answer": "other"},
         {"kind": "other"},
         {"choices": ["a", "b"], "answer": "a"},
+        {"messages": [{"role": "user", "content": "Other?"}, {"role": "assistant", "content": "Yes."}]},
     ],
 )
 def test_one_id_with_another_question_is_not_one_question(fields: dict[str, object]) -> None:
-    ours, theirs = [given("1"), given("2")], [given("1", **fields), given("2")]
+    asked = {"messages": EARLIER} if "messages" in fields else {}
+    ours, theirs = [given("1", **asked), given("2")], [given("1", **fields), given("2")]
     with pytest.raises(
         MedtuneError, match=r"1 with one id that read differently.*--common compares the 1 that"
     ):
@@ -70,7 +72,9 @@ def test_what_either_side_takes_for_one_fact_is_one_group() -> None:
 
 
 def test_a_file_need_not_repeat_what_the_other_side_knows() -> None:
-    ours = given("1", kind="closed", context="Given.", choices=["a", "b"], answer="a", group="g")
+    ours = given(
+        "1", kind="closed", context="Given.", messages=EARLIER, choices=["a", "b"], answer="a", group="g"
+    )
     asked = ours.example.question
     for theirs in (
         given("1", kind=KIND, answer="a", group="1"),
@@ -83,6 +87,7 @@ def test_a_file_need_not_repeat_what_the_other_side_knows() -> None:
                 example = one.example
                 assert (example.id, example.kind, example.context) == ("1", "closed", "Given.")
                 assert (example.question, example.choices) == (asked, ["a", "b"])
+                assert example.messages == ours.example.messages
 
 
 def test_words_that_stand_there_twice_name_no_question() -> None:

@@ -6,7 +6,7 @@ import pytest
 from medtune.core.examples import Example
 from medtune.evaluate.lookups import LOOKUPS, Relative, look_up
 from medtune.evaluate.params import EvaluateParams
-from tests.conftest import example
+from tests.conftest import EARLIER, example
 
 PARAMS = EvaluateParams(seed=1, partial_f1=0.5, choice_rule="sum", near_relative=0.4, set_kinds=["system"])
 
@@ -109,6 +109,16 @@ def test_the_context_counts_for_the_nearest_question() -> None:
     assert said(asked("Was it effective?", context="Insulin in rare diabetes."), training, "nearest") == [
         "yes"
     ]
+
+
+def test_earlier_turns_count_for_the_nearest_question() -> None:
+    other = [{"role": "user", "content": "Insulin in diabetes?"}, {"role": "assistant", "content": "Works."}]
+    training = [
+        *known(("And in children?", "no"), messages=EARLIER),
+        example(id="t9", question="And in children?", answer="yes", messages=other),
+    ]
+    asks = asked("And in children?", messages=other)
+    assert said(asks, training, "nearest") == ["yes"]
 
 
 @pytest.mark.parametrize("rows", [1, 7])

@@ -8,7 +8,7 @@ from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.prediction_files import KIND, Given, read_results
 from medtune.evaluate.predictions import judge
 from medtune.evaluate.results import results
-from tests.conftest import example
+from tests.conftest import EARLIER, example
 
 CHOICES = {"choices": ["yes", "no"]}
 ROW = {"id": "1", "question": "Is fever a symptom?", "ground_truth": "yes", "prediction": "Yes."}
@@ -54,7 +54,7 @@ def test_likelihoods_stand_in_the_order_of_the_choices_or_by_name(odds: object) 
 def test_what_evaluate_writes_is_read_as_it_was_judged() -> None:
     params = EvaluateParams(seed=1, partial_f1=0.5, choice_rule="sum", near_relative=0.4, set_kinds=[])
     examples = [
-        example(id="a", answers=["other"], context="Given."),
+        example(id="a", answers=["other"], context="Given.", messages=EARLIER),
         example(id="b", choices=["A", "B"], answer="B", kind="closed"),
     ]
     answers = {
@@ -88,6 +88,8 @@ def test_what_evaluate_writes_is_read_as_it_was_judged() -> None:
         (lines(without("id"), without("id")), r"answered in line 1 too \(give each its own `id`\)"),
         (lines(ROW | {"choices": ["no", "maybe"]}), "line 1: the answer 'yes' is none of the choices"),
         (lines(ROW | {"choises": ["no", "yes"]}), "unknown field 'choises'; did you mean 'choices'"),
+        (lines(ROW | {"messages": [{"role": "user"}]}), "line 1: the field 'messages.0.content' is missing"),
+        (lines(ROW | {"messages": EARLIER[:1]}), "line 1: 'messages' ends with a turn of the user"),
         (lines(ROW | {"Kind": "x"}), "unknown field 'Kind'; did you mean 'kind'"),
         (
             lines(ROW | {"choices": ["yes", "no"], "log_likelihoods": [-1.0]}),

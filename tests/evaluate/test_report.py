@@ -12,7 +12,7 @@ from medtune.evaluate.page.sections import scopes
 from medtune.evaluate.page.words import by_kind_sentence, p_value, verdict_sentence
 from medtune.evaluate.predictions import judge
 from medtune.evaluate.report import report
-from tests.conftest import example
+from tests.conftest import EARLIER, example
 from tests.evaluate.evaluated import (
     LOSS,
     NEAR,
@@ -166,7 +166,7 @@ def test_a_kind_may_be_called_anything(kind: str) -> None:
 
 
 def test_the_table_has_what_every_model_said() -> None:
-    asked = [example(id="1", answer="fever", answers=["pyrexia"], context="A child.")]
+    asked = [example(id="1", answer="fever", answers=["pyrexia"], context="A child.", messages=EARLIER[:2])]
     texts = {"base": "cold", "tuned": "Pyrexia", "shots": "fever"}
     found = {
         model: judge(
@@ -179,7 +179,8 @@ def test_the_table_has_what_every_model_said() -> None:
     data = table_of(Page(report(found, [None], details_of_one(found), [], {}, NEAR)))
     assert data["models"] == ["untuned", "tuned", "untuned with examples"]
     assert data["rows"] == [
-        [0, "1", "What is fever?", "A child.", ["fever", "pyrexia"], None,
+        [0, "1", "What is fever?", "user: Is fever a disease?\n\nassistant: No.\n\nA child.",
+         ["fever", "pyrexia"], None,
          [["cold", 0, 1], ["Pyrexia", 2, 0], ["fever", 2, 0]], None]
     ]  # fmt: skip
 

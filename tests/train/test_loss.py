@@ -1,5 +1,7 @@
 """The cheap loss is the plain loss: same value, same gradients."""
 
+from itertools import chain
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -26,11 +28,23 @@ def rows(*tails: tuple[list[int], list[int]]) -> dict[str, Tensor]:
     )
 
 
+def conversations(*rows_of_turns: list[list[int]]) -> dict[str, Tensor]:
+    """A batch of rows PREFIX + turns, of which every other is an answer."""
+    batch = []
+    for turns in rows_of_turns:
+        labels = [turn if number % 2 else [IGNORED] * len(turn) for number, turn in enumerate(turns)]
+        batch.append(
+            {"input_ids": [*PREFIX, *chain(*turns)], "labels": [IGNORED] * len(PREFIX) + [*chain(*labels)]}
+        )
+    return pad(batch)
+
+
 BATCHES = {
     "different lengths": rows(([1, 2], [3, 4, 5]), ([6], [7]), ([8, 9, 10], [11, 12])),
     "no question": rows(([], [3, 4]), ([], [5])),
     "a single row": rows(([1, 2], [3, 4, 5])),
     "equal rows": rows(([1, 2], [3]), ([1, 2], [3])),
+    "conversations": conversations([[1, 2], [3, 4], [5], [6]], [[1, 2], [3, 4], [7, 8], [9]], [[1, 2], [3]]),
 }
 
 
@@ -88,6 +102,7 @@ def test_activations_computed_anew_change_nothing(adapted: PeftModel) -> None:
         ("no question", len(PREFIX) - 1),
         ("a single row", 0),
         ("equal rows", len(PREFIX) + 1),
+        ("conversations", len(PREFIX) + 1),
     ],
 )
 def test_the_prefix_ends_before_the_first_row_differs_or_needs_a_logit(name: str, expected: int) -> None:

@@ -4,9 +4,9 @@ A row is a list, for 10,000 of them are to load quickly:
 
     [kind, id, question, context, right answers, choices, [[text, match, cut off], ...], relative]
 
-`kind` is a place in `kinds`, `match` one in `matches`, the answers are in the order of `models`; a relative
-is [id, question, similarity, whether it is near]. What an example lacks is null, such as the answer of a
-lookup that has none.
+The context has the turns before the question above it. `kind` is a place in `kinds`, `match` one in
+`matches`, the answers are in the order of `models`; a relative is [id, question, similarity, whether it is
+near]. What an example lacks is null, such as the answer of a lookup that has none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,12 +52,18 @@ def _row(
         numbers[example.kind],
         example.id,
         example.question,
-        example.context,
+        _before(example),
         example.right_answers,
         example.choices,
         [one and [one.answer.text, RANK[one.score.match_type], int(one.answer.truncated)] for one in answers],
         _relative(relative, near) if relative else None,
     ]
+
+
+def _before(example: Example) -> str | None:
+    """What is shown before the question: earlier turns, then the context."""
+    turns = [f"{message.role}: {message.content}" for message in example.messages or []]
+    return "\n\n".join([*turns, *([example.context] if example.context else [])]) or None
 
 
 def _relative(relative: Relative, near: float) -> list[Any]:
