@@ -66,7 +66,9 @@ def main(run: Run) -> None:
     if reasons := {reason: n for found in left_out.values() for reason, n in found.items()}:
         print(f"prepare: left out {sum(reasons.values())} rows, listed in {LEFT_OUT}")
     if lost := unversioned(named_files(params)):
-        print(f"prepare: warning: {lost[0]} is versioned nowhere, so nobody else can run this: medtune add {lost[0]}")
+        print(
+            f"prepare: warning: {lost[0]} is versioned nowhere, so nobody else can run this: medtune add {lost[0]}"
+        )
 
 
 if __name__ == "__main__":

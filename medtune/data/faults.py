@@ -93,6 +93,7 @@ class Rejects:
         if len(faulty) > SHOWN:
             lines.append(f"and {len(faulty) - SHOWN} more faulty rows")
         raise MedtuneError(
-            "\nerror: ".join(lines) + "\nerror: mend them, or set data.on_error to drop in params.yaml, which "
+            "\nerror: ".join(lines)
+            + "\nerror: mend them, or set data.on_error to drop in params.yaml, which "
             "leaves them out and lists them in data/prepared/left_out.jsonl"
         )

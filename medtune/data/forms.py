@@ -171,11 +171,15 @@ def _keyed(value: Any, place: str) -> list[tuple[str | None, Any]]:
     if isinstance(value, Mapping):
         if isinstance(value.get("text"), list):
             labels = value.get("label") or [None] * len(value["text"])
-            return [(str(key) if key else None, text) for key, text in zip(labels, value["text"], strict=False)]
+            return [
+                (str(key) if key else None, text) for key, text in zip(labels, value["text"], strict=False)
+            ]
         return [(str(key), text) for key, text in value.items() if text is not None]
     if isinstance(value, list):
         return [_pair(item, place) for item in value]
-    raise Fault("not_text", f"{place} is '{value}'; accepted: a list of choices, or a mapping of letters to them")
+    raise Fault(
+        "not_text", f"{place} is '{value}'; accepted: a list of choices, or a mapping of letters to them"
+    )
 
 
 def _pair(item: Any, place: str) -> tuple[str | None, Any]:
@@ -184,7 +188,9 @@ def _pair(item: Any, place: str) -> tuple[str | None, Any]:
     text = next((item[name] for name in ("value", "text", "content") if name in item), None)
     key = next((item[name] for name in ("key", "label", "letter", "id") if name in item), None)
     if text is None:
-        raise Fault("not_text", f"{place} has a choice with {', '.join(item)}; accepted: key and value, or text")
+        raise Fault(
+            "not_text", f"{place} has a choice with {', '.join(item)}; accepted: key and value, or text"
+        )
     return (None if key is None else str(key)), text
 
 
@@ -262,11 +268,14 @@ def _turn(item: Any, place: str, number: int) -> tuple[str, str]:
         )
     if str(role).lower() not in ROLES:
         raise Fault(
-            "bad_conversation", f"{place}: turn {number} is of the role '{role}'; accepted: {', '.join(ROLES)}"
+            "bad_conversation",
+            f"{place}: turn {number} is of the role '{role}'; accepted: {', '.join(ROLES)}",
         )
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
         others = [part.get("type") for part in content if part.get("type") != "text"]
         if others:
-            raise Fault("bad_conversation", f"{place}: turn {number} has a part of type '{others[0]}'; accepted: text")
+            raise Fault(
+                "bad_conversation", f"{place}: turn {number} has a part of type '{others[0]}'; accepted: text"
+            )
         content = [part.get("text") for part in content]
     return ROLES[str(role).lower()], required(content, f"{place}: turn {number}")

@@ -64,15 +64,14 @@ def _sharing(keys: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[NDA
     """The members of `among` by the key that they share, of keys other than 0 that several have."""
     among = among[keys[among] != 0]
     order = among[np.argsort(keys[among], kind="stable")]
-    starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]]) if len(order) else []
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        if end - start > 1:
-            yield order[start:end]
+    differs = keys[order][1:] != keys[order][:-1]
+    edges = np.flatnonzero(np.r_[True, differs, True]) if len(order) else np.zeros(0, np.int64)
+    several = np.flatnonzero(np.diff(edges) > 1)
+    for start, end in zip(edges[several], edges[several + 1], strict=True):
+        yield order[start:end]
 
 
-def _clashing(
-    positions: NDArray[np.int64], pool: Pool, groups: Groups, detail: str
-) -> Iterator[Clash]:
+def _clashing(positions: NDArray[np.int64], pool: Pool, groups: Groups, detail: str) -> Iterator[Clash]:
     splits = groups.split[positions]
     if (splits == splits[0]).all():
         return
@@ -88,9 +87,7 @@ def _clashing(
 def _same_question(pool: Pool, one: int, other: int) -> bool:
     """Of the same words: with the same choices, or one without any."""
     table = pool.table
-    return bool(
-        table.is_open[one] or table.is_open[other] or table.question[one] == table.question[other]
-    )
+    return bool(table.is_open[one] or table.is_open[other] or table.question[one] == table.question[other])
 
 
 def leakage(

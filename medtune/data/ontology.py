@@ -102,9 +102,7 @@ def obo_file(source: str) -> Path:
     try:
         distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:
-        raise MedtuneError(
-            f"params.yaml: a source is '{source}', but {package} is not installed"
-        ) from None
+        raise MedtuneError(f"params.yaml: a source is '{source}', but {package} is not installed") from None
     if distribution.version != wanted:
         raise MedtuneError(
             f"params.yaml: a source is '{source}', but version {distribution.version} is installed"

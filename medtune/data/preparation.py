@@ -80,9 +80,7 @@ def prepare(params: DataParams) -> Prepared:
     return Prepared(pool, groups, positions, rejects, share, params, notes)
 
 
-def _leave_out_repeats(
-    pool: Pool, params: DataParams, rejects: Rejects, left: NDArray[np.bool_]
-) -> None:
+def _leave_out_repeats(pool: Pool, params: DataParams, rejects: Rejects, left: NDArray[np.bool_]) -> None:
     repeated, conflicting = duplicates(pool)
     _leave_out(pool, params, repeated, "duplicate", rejects, left)
     _leave_out(pool, params, conflicting, "conflicting_answers", rejects, left)
@@ -125,9 +123,7 @@ def _leave_out_leaks(
         )
 
 
-def _require_no_leaks(
-    pool: Pool, params: DataParams, share: float, leaks: list[Clash], size: int
-) -> None:
+def _require_no_leaks(pool: Pool, params: DataParams, share: float, leaks: list[Clash], size: int) -> None:
     if share <= params.max_leakage:
         return
     lines = [

@@ -114,7 +114,11 @@ def _first_choice(form: Form, parts: list[Part]) -> int:
             seen_zero |= found[0] == 0
             seen_last |= found[0] == found[1]
     if seen_zero == seen_last:
-        why = "both 0 and the number of choices occur" if seen_zero else "neither 0 nor the number of choices occurs"
+        why = (
+            "both 0 and the number of choices occur"
+            if seen_zero
+            else "neither 0 nor the number of choices occurs"
+        )
         raise MedtuneError(
             f"params.yaml: data.sources.{form.source}: the answers are numbers, but of {parts[0].files[0]} one "
             f"cannot tell whether they count from 0 or from 1, as {why}: set "
@@ -178,7 +182,10 @@ def _example(fields: dict[str, object]) -> Example:
 
 def _id_of(fields: Fields) -> str:
     """An id for a row without one, of all that it says: the same wherever the row stands."""
-    said = [fields.get(name) for name in ("system", "messages", "context", "question", "choices", "answer", "answers")]
+    said = [
+        fields.get(name)
+        for name in ("system", "messages", "context", "question", "choices", "answer", "answers")
+    ]
     return f"{digest(repr(said)):016x}"
 
 

@@ -73,7 +73,9 @@ def counts(pool: Pool, splits: Mapping[str, Positions]) -> dict[str, dict[str, i
     """Examples by split and kind, kinds in alphabetic order."""
     kind = pool.table.numbers("kind")
     return {
-        split: dict(sorted((pool.kinds[number], count) for number, count in Counter(kind[positions].tolist()).items()))
+        split: dict(
+            sorted((pool.kinds[number], count) for number, count in Counter(kind[positions].tolist()).items())
+        )
         for split, positions in splits.items()
     }
 
@@ -81,8 +83,16 @@ def counts(pool: Pool, splits: Mapping[str, Positions]) -> dict[str, dict[str, i
 def _kinds(pool: Pool, params: DataParams) -> Mapping[str, KindParams]:
     if params.kinds is None:
         return {kind: KindParams() for kind in pool.kinds}
-    problems = [f"data.kinds has '{kind}', of which there is no example" for kind in params.kinds if kind not in pool.kinds]
-    problems += [f"data.kinds lacks '{kind}', which there are examples of" for kind in pool.kinds if kind not in params.kinds]
+    problems = [
+        f"data.kinds has '{kind}', of which there is no example"
+        for kind in params.kinds
+        if kind not in pool.kinds
+    ]
+    problems += [
+        f"data.kinds lacks '{kind}', which there are examples of"
+        for kind in pool.kinds
+        if kind not in params.kinds
+    ]
     if problems:
         raise MedtuneError(
             f"params.yaml: {'; '.join(problems)}. The kinds of the data: {', '.join(pool.kinds)}; without data.kinds "
@@ -118,7 +128,9 @@ def _what_there_is(
             int((~left & (groups.split == split) & (kind == pool.kinds.index(name))).sum())
             for split in range(len(SPLITS))
         ]
-        found.append(f"{name} {', '.join(f'{size} {split}' for size, split in zip(sizes, SPLITS, strict=True))}")
+        found.append(
+            f"{name} {', '.join(f'{size} {split}' for size, split in zip(sizes, SPLITS, strict=True))}"
+        )
     return (
         f"There are: {'; '.join(found)}. data.validation and data.test are the shares of the groups; a kind without "
         "a number takes all there are"

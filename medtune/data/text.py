@@ -10,9 +10,7 @@ _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x2060, 0xFEFF])
 """Soft hyphens, zero-width spaces, word joiners, byte order marks. Joiners that Persian and Hindi need stay."""
 _JOINERS = dict.fromkeys([0x200C, 0x200D, 0x200E, 0x200F, 0x180E])
 _CONTROLS = {
-    code: None
-    for code in range(0xA0)
-    if unicodedata.category(chr(code)) == "Cc" and chr(code) not in "\n\t"
+    code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and chr(code) not in "\n\t"
 }
 _NOT_A_NUMBER = ("nan", "NaN", "NAN", "<NA>")
 """What other programs write where a cell is empty."""
@@ -56,7 +54,8 @@ def _clean(value: str, field: str) -> str | None:
             value.encode()
         except UnicodeEncodeError as error:
             raise Fault(
-                "not_text", f"{field} has half a character (\\u{ord(value[error.start]):04x}): not valid Unicode"
+                "not_text",
+                f"{field} has half a character (\\u{ord(value[error.start]):04x}): not valid Unicode",
             ) from None
         value = value.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS | _INVISIBLE)
         value = unicodedata.normalize("NFC", value)

@@ -39,7 +39,9 @@ def files_at(place: str, key: str) -> list[Path]:
                 "and DVC has it) and in no linked folder"
             )
         if path.is_dir():
-            raise MedtuneError(f"params.yaml: {key} is '{place}', a folder; accepted: a file, or a pattern {place}/*")
+            raise MedtuneError(
+                f"params.yaml: {key} is '{place}', a folder; accepted: a file, or a pattern {place}/*"
+            )
     return found
 
 
@@ -102,7 +104,11 @@ def declare(files: Iterable[Path]) -> bool:
 
 def unversioned(files: Sequence[Path]) -> list[Path]:
     """Those of the files that neither DVC nor git has, so that nobody else can get them."""
-    return [path for path in files if not Path(f"{path}.dvc").is_file() and not _in_dvc_folder(path) and not _in_git(path)]
+    return [
+        path
+        for path in files
+        if not Path(f"{path}.dvc").is_file() and not _in_dvc_folder(path) and not _in_git(path)
+    ]
 
 
 def _in_dvc_folder(path: Path) -> bool:
