@@ -7,12 +7,13 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medtune.core.hashing import files_sha256
+from medtune.data.tracking import declare
 from tests.conftest import CHATML, build_tiny_llama, build_tokenizer
 from tests.project import create_project, run
 
 TINY: dict[str, object] = {
-    "data.source": "data/raw/questions.jsonl",
-    "data.sha256": None,
+    "data.sources": {"sums": {"path": "data/raw/questions.jsonl"}},
+    "prompt.system": "Answer with the sum alone.",
     "data.kinds": {"definition": {"train": 153, "validation": 11, "test": 13}},
     "compute.threads": 1,
     "finetune.precision": "float32",
@@ -54,5 +55,6 @@ def create_tiny_project(folder: Path, base: Mapping[str, object], params: Mappin
     ]
     lines = "".join(json.dumps(row | {"group": row["id"]}) + "\n" for row in rows)
     (folder / "data/raw/questions.jsonl").write_text(lines)
+    declare([Path("data/raw/questions.jsonl")], folder / "dvc.yaml")
     run("dvc", "repro", "prepare", cwd=folder)
     return folder

@@ -18,9 +18,12 @@ from medtune.core.cache import cache_folder, progress_folder, require_writable
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import read_yaml
+from medtune.data import ontology
 from medtune.data.params import DataParams
-from medtune.data.sources import PACKAGE, check_source, load_source
-from medtune.data.splits import Splits, split_by_group
+from medtune.data.pool import Selection
+from medtune.data.preparation import prepare
+from medtune.data.sources import check_sources
+from medtune.data.tracking import named_files, require_declared
 from medtune.evaluate.params import EvaluateParams
 from medtune.model.files import check_files, is_here
 from medtune.model.memory import require_memory
@@ -34,6 +37,8 @@ from medtune.train.params import FinetuneParams
 
 ADAPTER = Path("models/adapter/adapter_model.safetensors")
 PREPARED = Path("data/prepared")
+MUCH = 50_000_000
+"""Bytes of local files; more are only looked at, not split, to check them."""
 S = TypeVar("S", bound=Section)
 
 
@@ -51,10 +56,9 @@ class Project:
                 self.problems.append(str(error))
 
     @cached_property
-    def splits(self) -> Splits:
-        """The examples of the source, split, which takes seconds; KeyError as for `get`."""
-        params = self.get(DataParams)
-        return split_by_group(load_source(params).examples, params)
+    def splits(self) -> dict[str, Selection]:
+        """The examples of the sources, split, which takes seconds; KeyError as for `get`."""
+        return prepare(self.get(DataParams)).splits
 
     def get(self, kind: type[S]) -> S:
         """A section; KeyError if it is not valid."""
@@ -102,11 +106,26 @@ def _answer_launch(project: Project) -> None:
 
 def _source(project: Project) -> None:
     params = project.get(DataParams)
-    if params.source.startswith(PACKAGE) and _is_recorded("prepare", project, "data"):
-        # Its version is pinned, and making its questions takes seconds: it gave these sizes before.
-        check_source(params)
+    require_declared(params)
+    files = named_files(params)
+    is_recorded = not files and _is_recorded("prepare", project, "data")
+    if is_recorded or sum(path.stat().st_size for path in files) > MUCH:
+        # Pinned, it gave these sizes before; or it would take minutes, and `prepare` comes next.
+        check_sources(params)
     else:
         _ = project.splits
+
+
+def _system_prompt(project: Project) -> None:
+    """The shipped prompt beside other questions than the shipped: the one says how the others are answered."""
+    sources, prompt = project.get(DataParams).sources, project.get(PromptParams)
+    if any(source.origin == "package" or source.system for source in sources.values()):
+        return
+    if " ".join(prompt.system.split()) == ontology.SYSTEM_PROMPT:
+        raise MedtuneError(
+            f"{PARAMS_FILE}: prompt.system is the shipped one, which speaks of organ systems; none of data.sources "
+            "asks for them: say how your questions are to be answered"
+        )
 
 
 def _lengths(project: Project) -> None:
@@ -127,7 +146,7 @@ def _lengths(project: Project) -> None:
 
 def _shots(project: Project) -> None:
     """Whether each kind that is asked has training examples enough; what is drawn of them says no more."""
-    params, kinds = project.get(AnswerParams), project.get(DataParams).kinds
+    params, kinds = project.get(AnswerParams), project.get(DataParams).kinds or {}
     if params.shots == 0 or _is_recorded("answer-shots", project, "data", "answer"):
         return
     for kind, sizes in kinds.items():
@@ -151,12 +170,15 @@ def _is_recorded(stage: str, project: Project, *sections: str) -> bool:
 
 
 def _kinds(project: Project) -> None:
-    kinds = list(project.get(DataParams).kinds)
-    for kind in project.get(EvaluateParams).set_kinds:
+    set_kinds, params = project.get(EvaluateParams).set_kinds, project.get(DataParams)
+    if not set_kinds:
+        return
+    kinds = list(params.kinds or {example.kind for example in project.splits["test"]})
+    for kind in set_kinds:
         if kind not in kinds:
             raise MedtuneError(
-                f"{PARAMS_FILE}: evaluate.set_kinds has '{kind}', which data.kinds lacks; "
-                f"{nearest(kind, kinds)}"
+                f"{PARAMS_FILE}: evaluate.set_kinds has '{kind}', of which there are no questions; "
+                f"{nearest(kind, kinds)}, or [] if no answer is a list"
             )
 
 
@@ -208,6 +230,7 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
     _finetune_launch,
     _answer_launch,
     _source,
+    _system_prompt,
     _shots,
     _kinds,
     _base_model,

@@ -4,13 +4,12 @@ A commit may hold a `dvc.lock` of other parameters or other code than its own: s
 and committed. Its predictions are then those of no state of the repository, and are refused.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dvc.dependency import ParamsDependency
+from dvc.dependency import Dependency, ParamsDependency
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem
 from dvc.output import Output
@@ -22,17 +21,17 @@ from medtune.core.errors import MedtuneError
 from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml
+from medtune.data.tracking import RAW_FOLDER
 from medtune.evaluate.prediction_files import Given, read_results
 from medtune.evaluate.seeds import SEEDS_FILE, Seeds, parse_seeds, read_seeds, seeds_fingerprint
 from medtune.run.code import PAGE_SUFFIXES, digest, is_quantised
-from medtune.run.lock_file import LOCK_FILE, folder_md5
+from medtune.run.lock_file import LOCK_FILE
 
 RESULTS = "metrics/evaluation_results.json"
 WORKSPACE = "workspace"
 CODE_STAGE = "code"
 READ_AS_CODE = ("medtune", "stages", "requirements/runtime.txt")
 """What the digest files are made of."""
-RAW_DATA = "data/raw"
 FILES = (".json", ".jsonl")
 """What a name ends with that is a file's."""
 
@@ -142,15 +141,15 @@ def _not_its_own(repo: Repo, stage: PipelineStage, outputs: dict[str, Output]) -
         source = outputs.get(dependency.fs_path)
         if isinstance(dependency, ParamsDependency):
             yield from (f"{name} in params.yaml" for name in _names(dependency))
-        elif dependency.def_path == RAW_DATA and isinstance(repo.fs, GitFileSystem):
-            if _raw_data(repo, dependency.fs_path) not in (None, dependency.hash_info.value):
-                yield dependency.def_path
+        elif source is None and _is_nowhere(repo, dependency):
+            # A file that was never given to DVC; what `prepare` made of it is compared all the same.
+            continue
         elif source is None or not source.use_cache:
             if dependency.workspace_status():
                 yield dependency.def_path
         elif source.hash_info != dependency.hash_info:
             yield dependency.def_path
-        if source is None:
+        if source is None or not isinstance(source.stage, PipelineStage):
             continue
         if source.stage.name == CODE_STAGE:
             yield from _other_code(repo, source)
@@ -177,24 +176,10 @@ def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
         yield f"code ({digest_file.def_path})"
 
 
-def _raw_data(repo: Repo, folder: str) -> str | None:
-    """The hash of data/raw at a commit, of what git and DVC have there; None if neither has the source.
-
-    A file that was never given to DVC (`dvc add`) is nowhere but in a workspace; what `prepare` made of it is
-    compared all the same.
-    """
-    found = {
-        repo.fs.relpath(path, folder): hashlib.md5(repo.fs.cat_file(path), usedforsecurity=False).hexdigest()
-        for path in repo.fs.find(folder)
-        if not repo.dvcignore.is_ignored_file(path)
-    }
-    for output in repo.index.outs:
-        if output.fs_path.startswith(f"{folder}/") and output.hash_info:
-            found[repo.fs.relpath(output.fs_path, folder)] = str(output.hash_info.value)
-    params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
-    source = str(params.get("data", {}).get("source", ""))
-    known = {f"{RAW_DATA}/{name}" for name in found}
-    return None if source.startswith(f"{RAW_DATA}/") and source not in known else folder_md5(found)
+def _is_nowhere(repo: Repo, dependency: Dependency) -> bool:
+    """Whether a commit lacks a file of data/raw, which then is in a workspace alone."""
+    is_raw = Path(dependency.def_path).is_relative_to(RAW_FOLDER)
+    return is_raw and isinstance(repo.fs, GitFileSystem) and not repo.fs.exists(dependency.fs_path)
 
 
 def _other_params(repo: Repo) -> Iterator[str]:

@@ -29,6 +29,7 @@ from medtune.core.errors import MedtuneError
 from medtune.core.outputs import read_json, write_json
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml, read_yaml
+from medtune.data.tracking import declared_files
 from medtune.evaluate.seeds import (
     FEWEST,
     SEEDS_FILE,
@@ -232,7 +233,9 @@ def _forget_killed(name: str) -> None:
 def _not_in_git() -> list[str]:
     """Paths that an experiment in a folder of its own would lack: data and a base model that git ignores."""
     source = str(read_yaml(PARAMS_FILE)["model"]["source"])
-    places = ["data/raw", *([source] if source.startswith("./") else [])]
+    places = [*declared_files(), *([source] if source.startswith("./") else [])]
+    if not places:
+        return []
     listed = _git("ls-files", "--others", "--directory", "-z", "--", *places).split("\0")
     # DVC fetches what a .dvc file names.
     return [path.rstrip("/") for path in listed if path and not Path(f"{path.rstrip('/')}.dvc").is_file()]

@@ -88,10 +88,12 @@ class Groups:
         return most if lacking[most] >= 1 or lacking[drawn] <= -1 + 1e-9 else drawn
 
 
-def placed_groups(pool: Pool, params: DataParams, left: NDArray[np.bool_], near: NDArray[np.int64]) -> Groups:
-    """Every example of the pool that is not `left` out, placed; `near` has an earlier position, or -1."""
+def placed_groups(
+    pool: Pool, params: DataParams, repeated: NDArray[np.int64], near: NDArray[np.int64]
+) -> Groups:
+    """Every example of the pool but those `repeated`, placed; `near` has an earlier position, or -1, of each."""
     groups = Groups(pool, params)
-    for position in np.flatnonzero(~left):
+    for position in np.setdiff1d(np.arange(len(pool)), repeated):
         if pool.table.ready[position]:
             groups.leader[position] = position
             continue

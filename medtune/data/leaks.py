@@ -26,21 +26,30 @@ class Clash:
     detail: str
 
 
-def duplicates(pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions that repeat the question of an earlier one: with its answer, and with another.
+@dataclass(frozen=True)
+class Repeats:
+    """Positions that ask what another one asks: `same`, all but the first of those with one answer; and
+    `conflicting`, every one of a question that has several."""
 
-    Of those with the same answer all but the first; of a question with several answers every one. Ready-made
-    splits, and questions made from an ontology, count for nothing here.
+    same: NDArray[np.int64]
+    conflicting: NDArray[np.int64]
+
+
+def repeats(pool: Pool) -> Repeats:
+    """Questions that are there more than once.
+
+    Ready-made splits, and questions made from an ontology, count for nothing here. Whether a row is the `same` as
+    an earlier one depends on earlier rows alone.
     """
     question, answer = pool.table.numbers("question"), pool.table.numbers("answer")
     counted = (pool.table.numbers("ready") == 0) & (pool.table.numbers("known_groups") == 0)
-    repeated, conflicting = [], []
+    same, conflicting = [], []
     for positions in _sharing(question, np.flatnonzero(counted)):
-        if len(set(answer[positions].tolist())) > 1:
+        answers = answer[positions].tolist()
+        same += [at for n, at in enumerate(positions.tolist()) if answers[n] in answers[:n]]
+        if len(set(answers)) > 1:
             conflicting += positions.tolist()
-        else:
-            repeated += positions[1:].tolist()
-    return np.array(sorted(repeated), np.int64), np.array(sorted(conflicting), np.int64)
+    return Repeats(np.array(sorted(same), np.int64), np.array(sorted(conflicting), np.int64))
 
 
 def clashes(pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataParams) -> Iterator[Clash]:

@@ -37,6 +37,12 @@ from medtune.data.pool import facts_of, question_of
 
 PHENOTYPIC_ABNORMALITY = "HP:0000118"
 KINDS = ("organ_system", "medical_term", "definition", "finding")
+SYSTEM_PROMPT = (
+    'Answer the medical question in its shortest form. Organ systems: only their names, joined by "; ". '
+    "A medical term: only the term. What something is: one sentence that defines it. "
+    "A finding to choose: only its name."
+)
+"""The `prompt.system` that params.yaml is shipped with: of no use for other questions."""
 DISTRACTORS = 3
 """Wrong choices of a question of the kind `finding`."""
 

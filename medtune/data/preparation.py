@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medtune.core.errors import MedtuneError
 from medtune.data.faults import Rejects
 from medtune.data.grouping import Groups, placed_groups
-from medtune.data.leaks import Clash, clashes, duplicates, leakage
+from medtune.data.leaks import Clash, clashes, leakage, repeats
 from medtune.data.params import DataParams
 from medtune.data.pool import Pool, Selection
 from medtune.data.sources import read_sources
@@ -67,23 +67,25 @@ def prepare(params: DataParams) -> Prepared:
     """
     pool, rejects = Pool(params.seed), Rejects()
     notes = read_sources(params, pool, rejects)
+    return split(pool, params, rejects, notes)
+
+
+def split(pool: Pool, params: DataParams, rejects: Rejects, notes: list[str]) -> Prepared:
+    """Split what was read; errors as for `prepare`."""
     left = np.zeros(len(pool), bool)
-    _leave_out_repeats(pool, params, rejects, left)
+    repeated = repeats(pool)
+    _leave_out(pool, params, repeated.conflicting, "conflicting_answers", rejects, left)
     rejects.refuse(params.on_error)
+    _leave_out(pool, params, np.setdiff1d(repeated.same, repeated.conflicting), "duplicate", rejects, left)
     near = np.full(len(pool), -1, np.int64)
-    groups = placed_groups(pool, params, left, near)
+    # Contradictions too, or one that is added would change how many rows were placed before others.
+    groups = placed_groups(pool, params, repeated.same, near)
     found = list(clashes(pool, groups, left, params))
     _leave_out_leaks(pool, params, found, rejects, left)
     positions = drawn_splits(pool, groups, left, params)
     share, leaks = leakage(pool, groups, positions, found)
     _require_no_leaks(pool, params, share, leaks, len(positions["test"]))
     return Prepared(pool, groups, positions, rejects, share, params, notes)
-
-
-def _leave_out_repeats(pool: Pool, params: DataParams, rejects: Rejects, left: NDArray[np.bool_]) -> None:
-    repeated, conflicting = duplicates(pool)
-    _leave_out(pool, params, repeated, "duplicate", rejects, left)
-    _leave_out(pool, params, conflicting, "conflicting_answers", rejects, left)
 
 
 def _leave_out(

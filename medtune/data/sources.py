@@ -64,6 +64,15 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
     return said
 
 
+def check_sources(params: DataParams) -> None:
+    """Whether the sources are there and their columns can be told, without reading them."""
+    for name, source in params.sources.items():
+        if source.origin == "package":
+            ontology.check(name, source, params)
+        else:
+            _form(name, source, parts_of(name, source))
+
+
 def parts_of(name: str, source: SourceParams) -> list[Part]:
     """The files of a source that is no package; MedtuneError: they are not there or not the pinned ones."""
     if source.origin == "hub":

@@ -82,23 +82,23 @@ def declared_files(pipeline: Path = PIPELINE_FILE) -> list[str]:
         raise MedtuneError(f"{pipeline}: the stage {STAGE} is not there, or has no list `deps`") from None
 
 
-def declare(files: Iterable[Path]) -> bool:
+def declare(files: Iterable[Path], pipeline: Path = PIPELINE_FILE) -> bool:
     """Make these the files below data/raw that prepare depends on; whether dvc.yaml was changed."""
     wanted = sorted(path.as_posix() for path in files)
-    if sorted(declared_files()) == wanted:
+    if sorted(declared_files(pipeline)) == wanted:
         return False
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
-    content: Any = yaml.load(PIPELINE_FILE.read_text(encoding="utf-8"))
+    content: Any = yaml.load(pipeline.read_text(encoding="utf-8"))
     dependencies = content["stages"][STAGE]["deps"]
-    for path in declared_files():
+    for path in declared_files(pipeline):
         dependencies.remove(path)
     dependencies.extend(wanted)
     text = StringIO()
     yaml.dump(content, text)
-    write_text(PIPELINE_FILE, text.getvalue())
+    write_text(pipeline, text.getvalue())
     return True
 
 

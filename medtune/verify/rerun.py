@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from medtune.core.errors import Interrupted, MedtuneError
 from medtune.core.outputs import ENVIRONMENT_FILE, read_json
 from medtune.core.section import PARAMS_FILE
+from medtune.data.tracking import declared_files
 from medtune.run.lock_file import LOCK_FILE, entries, read_lock
 from medtune.run.params import ComputeParams
 
@@ -115,7 +116,9 @@ def _copy_repository(target: Path) -> None:
         if name and Path(name).is_file() and not any(Path(name).is_relative_to(path) for path in made):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(name, target / name)
-    shutil.copytree("data/raw", target / "data/raw", dirs_exist_ok=True)
+    for name in declared_files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, target / name)
     subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
 
 

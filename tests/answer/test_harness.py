@@ -194,8 +194,9 @@ def made_up(count: int) -> list[Example]:
 def from_the_ontology(count: int) -> list[Example]:
     """Terms asked for by their lay names among those next to them in the alphabet."""
     drawn = random.Random(7)
-    source = ontology.load(DataParams.load(ROOT / "params.yaml"))
-    terms = [one for one in source.examples if one.kind == "medical_term"]
+    params = DataParams.load(ROOT / "params.yaml")
+    made = ontology.examples("hpo", params.sources["hpo"], params)
+    terms = [one for one in made if one.kind == "medical_term"]
     names = sorted({one.answer for one in terms})
     found = []
     for one in drawn.sample(terms, count):

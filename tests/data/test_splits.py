@@ -1,22 +1,51 @@
 """Splits by group: stable, sized as asked, and without a fact in two of them."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from medtune.core.errors import MedtuneError
-from medtune.data.params import DataParams, KindParams
-from medtune.data.splits import overlaps, split_by_group
+from medtune.core.examples import Example
+from medtune.data.faults import Rejects
+from medtune.data.params import DataParams
+from medtune.data.pool import NO_GROUP, Origin, Pool
+from medtune.data.preparation import Prepared, split
 from tests.conftest import example
+
+NOTHING_SHARED = {"groups": 0, "questions": 0, "long_answers": 0, "stock_answers": 0}
+LONG = "one two three four five six seven eight nine ten"
 
 
 def params(**changes: object) -> DataParams:
-    fields = {
-        "source": "x.jsonl",
+    fields: dict[str, object] = {
+        "sources": {"definition": {"path": "data/raw/mine.jsonl"}},
         "seed": 3,
         "validation": 0.2,
         "test": 0.2,
-        "kinds": {"definition": KindParams()},
+        "near_duplicates": None,
+        "on_error": "drop",
     }
     return DataParams.model_validate(fields | changes)
+
+
+def prepared(examples: Iterable[Example], **changes: object) -> Prepared:
+    chosen = params(**changes)
+    pool = Pool(chosen.seed)
+    for number, one in enumerate(examples, start=1):
+        pool.append(one, Origin(0, f"mine.jsonl, line {number}"))
+    return split(pool, chosen, Rejects(), [])
+
+
+def split_of(found: Prepared) -> dict[str, str]:
+    return {one.id: name for name, examples in found.splits.items() for one in examples}
+
+
+def loose(count: int, start: int = 0) -> list[Example]:
+    """Questions that say nothing of a group."""
+    return [
+        example(id=str(i), question=f"Question {i}?", answer=f"Answer {i}", group=NO_GROUP)
+        for i in range(start, start + count)
+    ]
 
 
 EXAMPLES = [
@@ -26,94 +55,158 @@ EXAMPLES = [
 
 
 def test_groups_stay_together_and_all_examples_are_used() -> None:
-    splits = split_by_group(EXAMPLES, params())
-    assert sorted(e.id for examples in splits.values() for e in examples) == sorted(e.id for e in EXAMPLES)
-    assert overlaps(splits) == {"groups": 0, "questions": 0, "long_answers": 0}
-    assert all(len(examples) % 3 == 0 for examples in splits.values())
-    assert 120 < len(splits["train"]) < 240
+    found = prepared(EXAMPLES)
+    assert sorted(split_of(found)) == sorted(e.id for e in EXAMPLES)
+    assert found.report()["overlaps"] == NOTHING_SHARED
+    assert all(len(examples) % 3 == 0 for examples in found.splits.values())
 
 
-def test_the_order_of_the_input_does_not_matter_but_the_seed_does() -> None:
-    splits = split_by_group(EXAMPLES, params())
-    assert splits == split_by_group(EXAMPLES[::-1], params())
-    assert splits != split_by_group(EXAMPLES, params(seed=4))
+@pytest.mark.parametrize("count", [12, 40, 100, 300])
+@pytest.mark.parametrize("seed", range(8))
+def test_small_sets_get_the_shares_that_were_asked_for(count: int, seed: int) -> None:
+    sizes = {
+        name: len(examples)
+        for name, examples in prepared(loose(count), seed=seed, validation=0.1).splits.items()
+    }
+    assert abs(sizes["validation"] - 0.1 * count) <= 1
+    assert abs(sizes["test"] - 0.2 * count) <= 1
 
 
-def test_an_added_example_moves_no_other() -> None:
-    before = split_by_group(EXAMPLES, params())
-    added = example(id="new", question="New?", group="new")
-    after = split_by_group([*EXAMPLES, added], params())
-    for split, examples in before.items():
-        assert [e for e in after[split] if e.id != "new"] == examples
-
-
-def test_a_shared_question_or_long_answer_joins_groups() -> None:
-    long_answer = "A rather long answer that states one fact all by itself"
-    pairs = [
-        example(id=f"{i}{side}", question=f"{i}{side}?", answer=f"{long_answer} {i}", group=f"{i}{side}")
-        for i in range(60)
-        for side in "ab"
+def test_large_sets_get_them_too() -> None:
+    sizes = [len(examples) for examples in prepared(loose(20_000), validation=0.1).splits.values()]
+    assert sizes == [
+        pytest.approx(14_000, rel=0.02),
+        pytest.approx(2000, rel=0.1),
+        pytest.approx(4000, rel=0.06),
     ]
-    pairs += [
-        example(id=f"q{i}{side}", question=f"Same question {i}", answer=side, group=f"q{i}{side}")
-        for i in range(60)
-        for side in "ab"
+
+
+def test_the_seed_decides() -> None:
+    assert split_of(prepared(EXAMPLES)) == split_of(prepared(EXAMPLES))
+    assert split_of(prepared(EXAMPLES)) != split_of(prepared(EXAMPLES, seed=4))
+
+
+@pytest.mark.parametrize("count", [3, 40, 499, 700])
+def test_added_rows_move_none_that_were_there(count: int) -> None:
+    rows = loose(count + 40)
+    before = split_of(prepared(rows[:-40] + loose(100, 5000)))
+    after = split_of(prepared(rows[:-40] + loose(100, 5000) + rows[-40:]))
+    assert after.items() >= before.items()
+
+
+def test_added_rows_that_bridge_groups_move_none_either() -> None:
+    rows = [
+        example(id=f"{i}", question=f"Question {i}?", answer=f"{LONG} {i}", group=f"g{i}") for i in range(200)
     ]
-    splits = split_by_group(pairs, params())
-    assert overlaps(splits) == {"groups": 0, "questions": 0, "long_answers": 0}
-    assert all(len(examples) % 2 == 0 for examples in splits.values())
+    bridges = [
+        example(
+            id=f"b{i}",
+            question=f"Question {i}?",
+            answer=f"{LONG} {i}",
+            answers=[f"{LONG} {i + 1}"],
+            group=NO_GROUP,
+        )
+        for i in range(0, 200, 2)
+    ]
+    bridges += [
+        example(
+            id=f"c{i}",
+            question=f"Bridge {i}?",
+            answer=f"{LONG} {i}",
+            answers=[f"{LONG} {i + 1}"],
+            group=f"g{i}",
+        )
+        for i in range(1, 199, 2)
+    ]
+    before, after = prepared(rows), prepared([*rows, *bridges])
+    moved = {id for id, name in split_of(after).items() if split_of(before).get(id, name) != name}
+    assert moved == set()
+    assert after.report()["overlaps"] == NOTHING_SHARED
+    assert after.report()["left_out"]["definition"]["leak"] > 0
+    # The test stays whole: what leaks goes from training and validation.
+    assert {id for id, name in split_of(before).items() if name == "test"} <= split_of(after).keys()
+
+
+@pytest.mark.parametrize("shared", ["question", "answer", "context"])
+def test_what_is_shared_joins_groups(shared: str) -> None:
+    def row(i: int, side: str) -> Example:
+        fields: dict[str, object] = {"question": f"{i}{side}?", "answer": f"{i}{side}", "context": None}
+        fields[shared] = f"{LONG} {i}"
+        if shared == "question":
+            fields["choices"] = None if side == "a" else [f"{i}{side}", "other"]
+        return example(id=f"{i}{side}", group=NO_GROUP, **fields)
+
+    found = prepared(row(i, side) for i in range(60) for side in "ab")
+    assert found.report()["overlaps"] == NOTHING_SHARED
+    if shared != "question":
+        assert len(split_of(found)) == 120
+        assert all(len(examples) % 2 == 0 for examples in found.splits.values())
+
+
+def test_stock_sentences_join_nothing() -> None:
+    rows = [
+        example(id=str(i), question=f"Question {i}?", answer=f"{LONG} {i % 2}", group=NO_GROUP)
+        for i in range(300)
+    ]
+    found = prepared(rows)
+    assert found.report()["overlaps"] == {"groups": 0, "questions": 0, "long_answers": 0, "stock_answers": 2}
+    assert len(split_of(found)) == 300
+    assert all(len(examples) > 40 for examples in found.splits.values())
 
 
 def test_the_same_stem_with_other_choices_is_another_question() -> None:
     rows = [
         example(
-            id=str(i), question="Which is true?", answer=f"a{i}", choices=[f"a{i}", f"b{i}"], group=str(i)
+            id=str(i), question="Which is true?", answer=f"a{i}", choices=[f"a{i}", f"b{i}"], group=NO_GROUP
         )
         for i in range(60)
     ]
-    splits = split_by_group(rows, params())
-    assert all(splits.values())
-    assert len({e.group for examples in splits.values() for e in examples}) == 60
+    found = prepared(rows)
+    assert all(found.splits.values())
+    assert len(split_of(found)) == 60
 
 
-def test_overlaps_are_counted() -> None:
-    twin = example(question="What is  FEVER", answer="one two three four five six seven eight nine ten")
-    other = example(answer=twin.answer)
-    assert overlaps({"train": [twin], "test": [other]}) == {
-        "groups": 1,
-        "questions": 1,
-        "long_answers": 1,
-    }
-
-
-def test_a_long_answer_among_others_joins_groups_too() -> None:
-    long = "one two three four five six seven eight nine ten"
+def test_the_same_question_once_open_and_once_with_choices_stands_in_one_split() -> None:
     rows = [
-        example(id="a", question="A?", group="a", answers=[long]),
-        example(id="b", question="B?", answer=long, group="b"),
+        example(id=f"{i}{side}", question=f"Question {i}?", answer="a", choices=choices, group=f"{i}{side}")
+        for i in range(100)
+        for side, choices in (("open", None), ("closed", ["a", "b"]))
     ]
-    assert overlaps({"train": rows[:1], "test": rows[1:]})["long_answers"] == 1
-    for seed in range(20):
-        splits = split_by_group([*EXAMPLES, *rows], params(seed=seed))
-        assert sum(any(e.id in ("a", "b") for e in examples) for examples in splits.values()) == 1
+    splits = split_of(prepared(rows))
+    assert len(splits) < 200
+    for i in range(100):
+        assert len({splits[id] for id in (f"{i}open", f"{i}closed") if id in splits}) == 1
 
 
-def test_sizes_are_kept_and_too_many_is_an_error() -> None:
-    kinds = {"definition": KindParams(train=20, validation=5, test=7)}
-    splits = split_by_group(EXAMPLES, params(kinds=kinds))
-    assert {split: len(examples) for split, examples in splits.items()} == {
+def test_repeats_are_left_out_and_contradictions_too() -> None:
+    rows = [*loose(30), example(id="again", question="QUESTION 3", answer="Answer 3", group=NO_GROUP)]
+    rows += [example(id="other", question="Question 4?", answer="Another", group=NO_GROUP)]
+    found = prepared(rows)
+    assert found.report()["left_out"] == {"definition": {"conflicting_answers": 2, "duplicate": 1}}
+    assert {"again", "4", "other"}.isdisjoint(split_of(found))
+    with pytest.raises(MedtuneError, match=r"mine.jsonl, line 5: .*\nerror: mine.jsonl, line 32: "):
+        prepared(rows, on_error="fail")
+
+
+def test_sizes_are_kept_and_all_that_cannot_be_filled_is_told_at_once() -> None:
+    found = prepared(EXAMPLES, kinds={"definition": {"train": 20, "validation": 5, "test": 7}})
+    assert {name: len(examples) for name, examples in found.splits.items()} == {
         "train": 20,
         "validation": 5,
         "test": 7,
     }
-    kinds = {"definition": KindParams(test=290)}
-    expected = r"data.kinds.definition.test asks for 290 examples; \d+ of them .* data.test gives"
-    with pytest.raises(MedtuneError, match=expected):
-        split_by_group(EXAMPLES, params(kinds=kinds))
-    with pytest.raises(MedtuneError, match=r"data.kinds.rare no example .* that data.test gives"):
-        split_by_group(
-            [*EXAMPLES, example(id="rare", kind="rare", group="train")],
-            params(kinds={"definition": KindParams(), "rare": KindParams(validation=0)}),
-        )
+    with pytest.raises(MedtuneError) as error:
+        prepared(EXAMPLES, kinds={"definition": {"test": 290, "validation": 291}})
+    assert "data.kinds.definition.validation asks for 291 examples, of which 6" in str(error.value)
+    assert "data.kinds.definition.test asks for 290 examples, of which 6" in str(error.value)
+    assert "There are: definition 18" in str(error.value)
     with pytest.raises(MedtuneError, match="the split 'train' is empty"):
-        split_by_group(EXAMPLES, params(kinds={"definition": KindParams(train=0)}))
+        prepared(EXAMPLES, kinds={"definition": {"train": 0}})
+
+
+def test_a_source_may_give_a_share_of_its_training_examples() -> None:
+    whole = prepared(EXAMPLES)
+    half = prepared(EXAMPLES, sources={"definition": {"path": "data/raw/mine.jsonl", "share": 0.5}})
+    assert list(half.splits["test"]) == list(whole.splits["test"])
+    assert 0.35 < len(half.splits["train"]) / len(whole.splits["train"]) < 0.65
+    assert set(split_of(half)) <= set(split_of(whole))
