@@ -4,6 +4,7 @@ A commit may hold a `dvc.lock` of other parameters or other code than its own: s
 and committed. Its predictions are then those of no state of the repository, and are refused.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path

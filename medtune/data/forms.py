@@ -240,7 +240,7 @@ def _turns(value: Any, place: str) -> list[dict[str, str]]:
         return []
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise Fault("bad_conversation", f"{place} is no list of turns, each with role and content")
-    turns = []
+    turns: list[dict[str, str]] = []
     for number, item in enumerate(value, start=1):
         role, content = _turn(item, place, number)
         expected = ("user", "assistant")[len(turns) % 2]

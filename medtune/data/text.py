@@ -66,4 +66,4 @@ def _clean(value: str, field: str) -> str | None:
 
 
 def _kind_of(value: Any) -> str:
-    return {dict: "a mapping", bytes: "bytes"}.get(type(value), type(value).__name__)
+    return "a mapping" if isinstance(value, dict) else type(value).__name__

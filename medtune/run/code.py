@@ -40,6 +40,7 @@ CAN_CHANGE_BYTES = {
     "numpy": ("numpy",),
     "obonet": ("obonet",),
     "peft": ("peft",),
+    "pyarrow": ("pyarrow",),
     "regex": ("regex",),
     "sacrebleu": ("sacrebleu",),
     "safetensors": ("safetensors",),

@@ -101,7 +101,7 @@ def test_added_rows_that_bridge_groups_move_none_either() -> None:
     bridges = [
         example(
             id=f"b{i}",
-            question=f"Question {i}?",
+            question=f"Again {i}?",
             answer=f"{LONG} {i}",
             answers=[f"{LONG} {i + 1}"],
             group=NO_GROUP,
