@@ -1,0 +1,208 @@
+"""Which of many texts is nearly the same as another, by exact similarity: nothing is estimated or missed.
+
+    index = NearDuplicates(threshold=0.8)
+    index.add_all((example.id, example.question) for example in test)
+    index.find("Does aspirin cause bleeding?")  # ("test-17", 0.92), or None
+
+The similarity of two texts is the Jaccard similarity of their sets of shingles (medtune/data/shingles.py):
+those that both have, divided by those that either has. A text without words is near nothing. Of n different
+words, one that is replaced leaves (n - 1) / (n + 5), one that is added n / (n + 5). At 0.8, texts of fewer
+than 20 words are therefore near only if they have the same words in the same order: a negation, a number or
+"type 2" is a difference. In a long text single words are none, nor is a sentence that is a tenth of it.
+
+Candidates come from prefix filtering (Chaudhuri, Ganti and Kaushik, ICDE 2006; Xiao and others, WWW 2008).
+Put all shingles in one order, whichever. Two sets of a and b shingles with a similarity of at least t share
+at least s = t / (1 + t) * (a + b). So the first that they share is among the first a - s + 1 of the one and
+the first b - s + 1 of the other. Here the rare ones come first: what all questions of a template have in
+common makes them no candidates. MinHash with bands would take a thousand for each question of such a file,
+however the bands are chosen, and miss some.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from medtune.core.errors import MedtuneError
+from medtune.data.shingles import MOST_TEXTS, Numbers, Sets, WordHashes, runs, sets_of, spread, starts_of
+
+Name = str | int
+Match = tuple[Name, float]
+T = TypeVar("T")
+
+_TEXTS_AT_ONCE = 4096
+_PAIRS_AT_ONCE = 2**17
+_MOST_COUNT_BITS = 22
+_ROUNDING = 1e-6
+"""What a product with the threshold may be off by: 0.8 * 5 shingles are to be 4."""
+
+
+class NearDuplicates:
+    """An index of texts by name. Add all, then find: a search after an addition sorts the whole anew.
+
+    Of a text it holds the name, 8 bytes a shingle, 14 more for about every fourth, up to 2 for a table, and
+    20: less than 580 bytes for 40 words. Of texts with the same shingles it holds the one with the smallest
+    name. The threshold is a Jaccard similarity; 1.0 asks for the same shingles. Names are all texts or all
+    numbers. Errors: MedtuneError for a threshold that is not in (0, 1].
+    """
+
+    def __init__(self, threshold: float) -> None:
+        if not 0 < threshold <= 1:
+            raise MedtuneError(f"the threshold of near duplicates is {threshold}; accepted: above 0, up to 1")
+        self._threshold = threshold
+        self._hash_of = WordHashes()
+        self._names: list[Name] = []
+        self._sets = Sets.joined([])
+        self._added: list[Sets] = []
+        self._prefixes = _Prefixes(self._sets, threshold)
+
+    def add(self, name: Name, text: str) -> None:
+        """Add one text; `add_all` is many times as fast for many."""
+        self.add_all([(name, text)])
+
+    def add_all(self, texts: Iterable[tuple[Name, str]]) -> None:
+        """Add texts with their names. A name may have several texts."""
+        for part in _parts(texts):
+            self._names += [name for name, _ in part]
+            self._added.append(sets_of([text for _, text in part], self._hash_of))
+
+    def find(self, text: str) -> Match | None:
+        """The name of the most similar text at or above the threshold, and its similarity.
+
+        Of equally similar ones it is the smallest name.
+        """
+        return self.find_all([text])[0]
+
+    def find_all(self, texts: Iterable[str]) -> list[Match | None]:
+        """What `find` says to each text, in their order; many times as fast for many."""
+        if self._added:
+            self._sort()
+        return [found for part in _parts(texts) for found in self._nearest(sets_of(part, self._hash_of))]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the index holds beside the names, once something was sought."""
+        return self._sets.hashes.nbytes + self._sets.starts.nbytes + self._prefixes.nbytes
+
+    def _sort(self) -> None:
+        """Put the texts in the order of their names, and of those with the same shingles keep the first."""
+        sets = Sets.joined([self._sets, *self._added])
+        self._added.clear()
+        order = np.array(sorted(range(len(sets)), key=self._names.__getitem__), dtype=np.int64)
+        _, first = np.unique(sets.digests()[order], return_index=True)
+        kept = order[np.sort(first)]
+        kept = kept[sets.sizes[kept] > 0]
+        self._names = [self._names[number] for number in kept]
+        self._sets = sets.take(kept)
+        self._prefixes = _Prefixes(self._sets, self._threshold)
+
+    def _nearest(self, asked: Sets) -> list[Match | None]:
+        found: list[Match | None] = [None] * len(asked)
+        for left, right in self._prefixes.candidates(asked):
+            similarity = _similarities(asked, left, self._sets, right)
+            near = np.flatnonzero(similarity >= self._threshold)
+            # Numbers of the index are in the order of names.
+            near = near[np.lexsort((right[near], -similarity[near], left[near]))]
+            nearest = near[np.unique(left[near], return_index=True)[1]]
+            for number in nearest.tolist():
+                found[left[number]] = self._names[right[number]], float(similarity[number])
+        return found
+
+
+class _Prefixes:
+    """The rarest shingles of each set: so many that whatever is near the set has one of them."""
+
+    def __init__(self, sets: Sets, threshold: float) -> None:
+        self._threshold = threshold
+        self._sizes, self._parities = sets.sizes.astype(np.uint32), sets.parities()
+        # How often shingles occur: those whose first bits are the same are counted together, which changes
+        # how many candidates there are and nothing else.
+        self._unused_bits = np.uint64(64 - min((len(sets.hashes) | 2).bit_length() - 1, _MOST_COUNT_BITS))
+        counts = np.bincount(self._slots(sets), minlength=1 << (64 - int(self._unused_bits)))
+        self._counts = np.minimum(counts, 2**16 - 1).astype(np.uint16)
+        starts = range(0, len(sets), MOST_TEXTS)
+        parts = [
+            self._rarest(sets.take(np.arange(start, min(start + MOST_TEXTS, len(sets))))) for start in starts
+        ]
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(part[0] for part in parts)])
+        order = np.argsort(hashes)
+        self._hashes = hashes[order]
+        self._rows = _joined([part[1] + start for start, part in zip(starts, parts, strict=True)])[order]
+        # A place that is too large for 16 bits becomes smaller: more candidates, and none is missed.
+        self._places = _joined([np.minimum(part[2], 2**16 - 1) for part in parts]).astype(np.uint16)[order]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
+
+    def candidates(self, asked: Sets) -> Iterator[tuple[Numbers, Numbers]]:
+        """Pairs of numbers, of a set that is asked for and one of these; all pairs of the former at once."""
+        rows, places, first, counts = self._found(asked)
+        parities = asked.parities()
+        block = np.cumsum(np.bincount(rows, counts, minlength=len(asked)))[rows] // _PAIRS_AT_ONCE
+        for start, stop in pairwise([*np.unique(block, return_index=True)[1].tolist(), len(rows)]):
+            mine = np.repeat(np.arange(start, stop), counts[start:stop])
+            theirs = runs(first[start:stop], counts[start:stop])
+            left, right = rows[mine], self._rows[theirs]
+            sizes = asked.sizes[left], self._sizes[right].astype(np.int64)
+            shared = _least(self._threshold / (1 + self._threshold), sizes[0] + sizes[1])
+            possible = (places[mine] <= sizes[0] - shared) & (self._places[theirs] <= sizes[1] - shared)
+            # Each shingle that only one of two sets has changes one bit, so at least so many are different.
+            different = np.bitwise_count(parities[left] ^ self._parities[right])
+            possible &= different <= sizes[0] + sizes[1] - 2 * shared
+            pairs = np.unique(left[possible] * len(self._sizes) + right[possible])
+            yield pairs // len(self._sizes), pairs % len(self._sizes)
+
+    def _found(self, asked: Sets) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Of each hash of a prefix that these have too: its set, its place, the first of these, how many."""
+        hashes, rows, places = self._rarest(asked)
+        first = np.searchsorted(self._hashes, hashes)
+        last = len(self._hashes) - 1
+        known = np.flatnonzero(self._hashes[np.minimum(first, last)] == hashes if last >= 0 else [])
+        counts = np.searchsorted(self._hashes, hashes[known], "right") - first[known]
+        return rows[known], places[known], first[known], counts
+
+    def _rarest(self, sets: Sets) -> tuple[npt.NDArray[np.uint64], Numbers, Numbers]:
+        """The prefixes, one behind the other: hashes, the set that each is of, and its place there."""
+        # Hashes are in order within a set, and stable sorts keep them so: an order that is one for all.
+        order = np.argsort(self._counts[self._slots(sets)], kind="stable")
+        order = order[np.argsort(sets.rows.astype(np.uint16)[order], kind="stable")]
+        lengths = np.minimum(sets.sizes - _least(self._threshold, sets.sizes) + 1, sets.sizes)
+        chosen = runs(sets.starts[:-1], lengths)
+        rows = np.repeat(np.arange(len(sets)), lengths)
+        return sets.hashes[order[chosen]], rows, chosen - sets.starts[rows]
+
+    def _slots(self, sets: Sets) -> Numbers:
+        return (sets.hashes >> self._unused_bits).astype(np.int64)
+
+
+def _similarities(left: Sets, lefts: Numbers, right: Sets, rights: Numbers) -> npt.NDArray[np.float64]:
+    """The Jaccard similarity of each pair of a set on the left and one on the right, by their numbers."""
+    numbers, lefts = np.unique(lefts, return_inverse=True)
+    left = left.take(numbers)
+    # With another number added for each set, the hashes of all sets on the left can be sought in one array.
+    salts = spread(np.arange(1, len(left) + 1, dtype=np.uint64))
+    known = np.sort(left.hashes + np.repeat(salts, left.sizes))
+    sizes = right.sizes[rights]
+    wanted = right.hashes[runs(right.starts[rights], sizes)] + np.repeat(salts[lefts], sizes)
+    places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    hits = np.concatenate([np.zeros(1, np.int64), np.cumsum(known[places] == wanted)])
+    shared = np.diff(hits[starts_of(sizes)])
+    return shared / (left.sizes[lefts] + sizes - shared)
+
+
+def _least(share: float, sizes: Numbers) -> Numbers:
+    return np.ceil(share * sizes - _ROUNDING).astype(np.int64)
+
+
+def _joined(parts: list[Numbers]) -> npt.NDArray[np.uint32]:
+    return np.concatenate([np.zeros(0, np.uint32), *(part.astype(np.uint32) for part in parts)])
+
+
+def _parts(values: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while part := list(islice(iterator, _TEXTS_AT_ONCE)):
+        yield part
