@@ -18,9 +18,9 @@ common makes them no candidates. MinHash with bands would take a thousand for ea
 however the bands are chosen, and miss some.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from medtune.data.shingles import MOST_TEXTS, Numbers, Sets, WordHashes, runs, s
 
 Name = str | int
 Match = tuple[Name, float]
+Allowed = Callable[[Numbers, npt.NDArray[Any]], npt.NDArray[np.bool_]]
 T = TypeVar("T")
 
 _TEXTS_AT_ONCE = 4096
@@ -73,13 +74,20 @@ class NearDuplicates:
 
         Of equally similar ones it is the smallest name.
         """
-        return self.find_all([text])[0]
+        return next(self.find_all([text]))
 
-    def find_all(self, texts: Iterable[str]) -> list[Match | None]:
-        """What `find` says to each text, in their order; many times as fast for many."""
+    def find_all(self, texts: Iterable[str], allowed: Allowed | None = None) -> Iterator[Match | None]:
+        """What `find` says to each text, in their order; many times as fast for many.
+
+        `allowed` gets numbers of texts, from 0, and names of those that they may be near, as many of each, and
+        says of which pairs it is asked.
+        """
         if self._added:
             self._sort()
-        return [found for part in _parts(texts) for found in self._nearest(sets_of(part, self._hash_of))]
+        names, number = np.array(self._names), 0
+        for part in _parts(texts):
+            yield from self._nearest(sets_of(part, self._hash_of), names, number, allowed)
+            number += len(part)
 
     @property
     def nbytes(self) -> int:
@@ -98,9 +106,14 @@ class NearDuplicates:
         self._sets = sets.take(kept)
         self._prefixes = _Prefixes(self._sets, self._threshold)
 
-    def _nearest(self, asked: Sets) -> list[Match | None]:
+    def _nearest(
+        self, asked: Sets, names: npt.NDArray[Any], number: int, allowed: Allowed | None
+    ) -> list[Match | None]:
         found: list[Match | None] = [None] * len(asked)
         for left, right in self._prefixes.candidates(asked):
+            if allowed is not None:
+                asked_for = np.flatnonzero(allowed(left + number, names[right]))
+                left, right = left[asked_for], right[asked_for]
             similarity = _similarities(asked, left, self._sets, right)
             near = np.flatnonzero(similarity >= self._threshold)
             # Numbers of the index are in the order of names.

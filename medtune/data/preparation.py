@@ -1,6 +1,6 @@
 """From sources to splits, step by step: read, without repeats, grouped, without leaks, drawn."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.core.errors import MedtuneError
+from medtune.core.examples import Example
 from medtune.data.faults import Rejects
-from medtune.data.grouping import Groups, placed_groups
-from medtune.data.leaks import Clash, clashes, leakage, repeats
+from medtune.data.grouping import TEST, Groups, placed_groups
+from medtune.data.leaks import Clash, Repeats, clashes, leakage, repeats
+from medtune.data.nearness import Nearness, held_out_index, near_held_out
 from medtune.data.params import DataParams
 from medtune.data.pool import Pool, Selection
-from medtune.data.sources import read_sources
+from medtune.data.sources import read_held_out, read_sources
 from medtune.data.splits import Positions, counts, drawn_splits, overlaps
 
 SHOWN_LEAKS = 10
@@ -67,25 +69,64 @@ def prepare(params: DataParams) -> Prepared:
     """
     pool, rejects = Pool(params.seed), Rejects()
     notes = read_sources(params, pool, rejects)
-    return split(pool, params, rejects, notes)
+    return split(pool, params, rejects, notes, read_held_out(params))
 
 
-def split(pool: Pool, params: DataParams, rejects: Rejects, notes: list[str]) -> Prepared:
-    """Split what was read; errors as for `prepare`."""
+def split(
+    pool: Pool,
+    params: DataParams,
+    rejects: Rejects,
+    notes: list[str],
+    held_out: Sequence[tuple[str, Example]] = (),
+) -> Prepared:
+    """Split what was read; errors as for `prepare`. `held_out` are questions, each with where it stands."""
     left = np.zeros(len(pool), bool)
     repeated = repeats(pool)
     _leave_out(pool, params, repeated.conflicting, "conflicting_answers", rejects, left)
     rejects.refuse(params.on_error)
     _leave_out(pool, params, np.setdiff1d(repeated.same, repeated.conflicting), "duplicate", rejects, left)
-    near = np.full(len(pool), -1, np.int64)
+    nearness = _nearness(pool, params, repeated)
+    near = nearness.earlier() if nearness else np.full(len(pool), -1, np.int64)
     # Contradictions too, or one that is added would change how many rows were placed before others.
     groups = placed_groups(pool, params, repeated.same, near)
     found = list(clashes(pool, groups, left, params))
+    if nearness:
+        found += nearness.clashes(groups, left)
+    _leave_out_held_out(pool, params, groups, held_out, rejects, left)
     _leave_out_leaks(pool, params, found, rejects, left)
     positions = drawn_splits(pool, groups, left, params)
     share, leaks = leakage(pool, groups, positions, found)
     _require_no_leaks(pool, params, share, leaks, len(positions["test"]))
     return Prepared(pool, groups, positions, rejects, share, params, notes)
+
+
+def _nearness(pool: Pool, params: DataParams, repeated: Repeats) -> Nearness | None:
+    """The near duplicates among what is read from files, if they are asked for; an ontology's groups are known."""
+    if params.near_duplicates is None:
+        return None
+    loose = np.flatnonzero(pool.table.numbers("known_groups") == 0)
+    return Nearness(pool, np.setdiff1d(loose, repeated.same), params.near_duplicates)
+
+
+def _leave_out_held_out(
+    pool: Pool,
+    params: DataParams,
+    groups: Groups,
+    held_out: Sequence[tuple[str, Example]],
+    rejects: Rejects,
+    left: NDArray[np.bool_],
+) -> None:
+    """Leave out of training and validation, ready-made or not, what is near a question that is held out."""
+    if not held_out:
+        return
+    index = held_out_index(held_out, params.near_duplicates or 1.0)
+    learned = np.flatnonzero(~left & (groups.split != TEST))
+    sources = list(params.sources)
+    for position, (place, similarity) in near_held_out(index, pool, learned):
+        left[position] = True
+        detail = f"{similarity:.0%} like {place}, which is held out"
+        source = sources[pool.table.source[position]]
+        rejects.add(source, pool.place(position), pool[position].id, "held_out", detail)
 
 
 def _leave_out(

@@ -6,6 +6,7 @@ Ontology (medtune/data/ontology.py). Columns are found (medtune/data/columns.py)
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -62,6 +63,21 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
         for part in parts:
             _read_part(part, form, number, prefix, params, pool, rejects, ids)
     return said
+
+
+def read_held_out(params: DataParams) -> list[tuple[str, Example]]:
+    """The questions of the files in `data.held_out`, each with where it stands; rows that are none are passed over."""
+    found: list[tuple[str, Example]] = []
+    for place in params.held_out:
+        files = files_at(place, "data.held_out")
+        part = Part("held_out", SourceParams(path=place), files, None)
+        form, _ = _form("held_out", part.params, [part])
+        for file, number, row in _rows_with_files(part):
+            with suppress(Fault):
+                if not isinstance(row, Fault):
+                    fields = form.example(row) | {"id": place_in(file, number), "group": NO_GROUP}
+                    found.append((str(fields["id"]), _example(fields)))
+    return found
 
 
 def check_sources(params: DataParams) -> None:

@@ -147,7 +147,7 @@ def test_no_pair_is_missed_and_none_is_invented(threshold: float) -> None:
     texts, asked = drawn_texts(300, seed=1), drawn_texts(300, seed=1)[::3] + drawn_texts(60, seed=2)
     made = NearDuplicates(threshold)
     made.add_all(enumerate(texts))
-    assert made.find_all(asked) == [nearest_of_all(texts, text, threshold) for text in asked]
+    assert list(made.find_all(asked)) == [nearest_of_all(texts, text, threshold) for text in asked]
 
 
 @pytest.mark.parametrize("words_changed", range(1, 5))
@@ -174,7 +174,7 @@ def test_order_and_parts_of_what_is_added_and_asked_do_not_matter() -> None:
     asked = drawn_texts(300, seed=3)[::2]
     made = NearDuplicates(0.6)
     made.add_all(texts)
-    found = made.find_all(asked)
+    found = list(made.find_all(asked))
     assert any(found)
     again = NearDuplicates(0.6)
     for number, text in texts[:150:-1]:
@@ -182,7 +182,7 @@ def test_order_and_parts_of_what_is_added_and_asked_do_not_matter() -> None:
     again.find("a search between additions")
     again.add_all(texts[150::-1])
     assert [again.find(text) for text in asked] == found
-    assert again.find_all(asked[::-1]) == found[::-1]
+    assert list(again.find_all(asked[::-1])) == found[::-1]
 
 
 def test_of_equals_the_smallest_name_is_found() -> None:
@@ -205,14 +205,14 @@ def test_more_pairs_than_fit_at_once_are_all_compared(monkeypatch: pytest.Monkey
     monkeypatch.setattr("medtune.data.shingles._WORDS_KEPT", 7)
     made = NearDuplicates(0.3)
     made.add_all(enumerate(texts))
-    assert made.find_all(texts) == expected
+    assert list(made.find_all(texts)) == expected
 
 
 def test_another_process_with_another_hash_seed_finds_the_same() -> None:
     program = (
         "import json; from tests.data.test_near_duplicates import NearDuplicates, drawn_texts\n"
         "index = NearDuplicates(0.5); index.add_all(enumerate(drawn_texts(200, seed=5)))\n"
-        "print(json.dumps(index.find_all(drawn_texts(200, seed=5)[::3] + drawn_texts(40, seed=6))))"
+        "print(json.dumps(list(index.find_all(drawn_texts(200, seed=5)[::3] + drawn_texts(40, seed=6)))))"
     )
     outputs = {
         subprocess.run(
@@ -243,8 +243,8 @@ def test_shingles_are_the_same_on_every_machine() -> None:
 
 def test_an_empty_index_and_no_questions_are_answered() -> None:
     assert NearDuplicates(0.8).find("a b c") is None
-    assert NearDuplicates(0.8).find_all([]) == []
-    assert index({"one": "a"}).find_all(["", "a", ""]) == [None, ("one", 1.0), None]
+    assert list(NearDuplicates(0.8).find_all([])) == []
+    assert list(index({"one": "a"}).find_all(["", "a", ""])) == [None, ("one", 1.0), None]
     assert len(Sets.joined([])) == 0
 
 

@@ -1,5 +1,6 @@
 """Splits by group: stable, sized as asked, and without a fact in two of them."""
 
+import re
 from collections.abc import Iterable
 
 import pytest
@@ -210,3 +211,65 @@ def test_a_source_may_give_a_share_of_its_training_examples() -> None:
     assert list(half.splits["test"]) == list(whole.splits["test"])
     assert 0.35 < len(half.splits["train"]) / len(whole.splits["train"]) < 0.65
     assert set(split_of(half)) <= set(split_of(whole))
+
+
+WORDS = [f"word{i}" for i in range(400)]
+
+
+def near_twins(count: int) -> list[Example]:
+    """Pairs of questions with a context of forty words, of which one differs."""
+    rows = []
+    for i in range(count):
+        words = [WORDS[(i * 37 + n * n) % 400] for n in range(38)]
+        for side in ("left", "right"):
+            context = " ".join([f"case{i}", *words, side])
+            rows.append(
+                example(id=f"{i}{side}", question="Is it so?", answer=side, context=context, group=NO_GROUP)
+            )
+    return rows
+
+
+def test_near_duplicates_stand_in_one_split() -> None:
+    splits = split_of(prepared(near_twins(150), near_duplicates=0.8))
+    assert len(splits) == 300
+    assert all(splits[f"{i}left"] == splits[f"{i}right"] for i in range(150))
+    apart = split_of(prepared(near_twins(150)))
+    assert sum(apart[f"{i}left"] != apart[f"{i}right"] for i in range(150)) > 20
+
+
+def test_near_duplicates_that_groups_hold_apart_leave_training() -> None:
+    twins = near_twins(150)
+    rows = [example(id=f"first {one.id}", question=f"{one.id}?", group=one.id) for one in twins]
+    rows += [one.model_copy(update={"group": one.id}) for one in twins]
+    apart, found = split_of(prepared(rows)), prepared(rows, near_duplicates=0.8)
+    splits = split_of(found)
+    assert {id for id, name in apart.items() if name == "test"} == {
+        id for id, name in splits.items() if name == "test"
+    }
+    for i in range(150):
+        assert len({splits[id] for id in (f"{i}left", f"{i}right") if id in splits}) == 1
+    left = [row for row in found.rejects if row.reason == "leak"]
+    assert len(left) == 600 - len(splits) > 20
+    assert re.search(r"nearly the same question \(8\d%\) as \d+\w+ \(mine.jsonl, line \d+\)", left[0].detail)
+
+
+def test_near_duplicates_that_are_added_move_none() -> None:
+    rows = near_twins(200)
+    first, second = rows[::2], rows[1::2]
+    before = split_of(prepared(first, near_duplicates=0.8))
+    after = split_of(prepared([*first, *second], near_duplicates=0.8))
+    assert after.items() >= before.items()
+
+
+def test_no_training_example_is_near_a_held_out_question() -> None:
+    rows = near_twins(100)
+    mine, held_out = rows[::2], rows[1::2][:50]
+    chosen = params(near_duplicates=0.8)
+    pool = Pool(chosen.seed)
+    for number, one in enumerate(mine, start=1):
+        pool.append(one, Origin(0, f"mine.jsonl, line {number}"))
+    found = split(pool, chosen, Rejects(), [], [(f"held.jsonl, line {one.id}", one) for one in held_out])
+    learned = {one.id for name in ("train", "validation") for one in found.splits[name]}
+    assert learned and learned.isdisjoint({f"{i}left" for i in range(50)})
+    assert len(found.splits["test"]) == len(prepared(mine).splits["test"])
+    assert found.report()["left_out"]["definition"]["held_out"] > 30
