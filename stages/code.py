@@ -17,7 +17,8 @@ from medtune.core.errors import run as run_program
 from medtune.core.outputs import write_json
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
-from medtune.run.code import DIGESTS, ROOT, digests_of
+from medtune.run.code import DIGESTS, digests_of
+from medtune.run.shadowing import ROOT
 from medtune.run.stage import only_here
 
 

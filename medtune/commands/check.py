@@ -33,6 +33,7 @@ from medtune.run.code import digests_of, require_installed
 from medtune.run.launch import Launch
 from medtune.run.lock_file import read_lock
 from medtune.run.params import ComputeParams
+from medtune.run.shadowing import require_no_shadows
 from medtune.train.params import FinetuneParams
 
 ADAPTER = Path("models/adapter/adapter_model.safetensors")
@@ -187,6 +188,7 @@ def _base_model(project: Project) -> None:
 
 
 def _packages(project: Project) -> None:
+    require_no_shadows()
     # With compute.quantization bitsandbytes is one of them.
     for meaning in digests_of(project.content).values():
         require_installed(meaning["packages"])

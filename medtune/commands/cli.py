@@ -15,12 +15,12 @@ from medtune.run.libraries import forget_stale_bytecode, keep_out
 
 def main() -> None:
     """Entry point of the console script."""
-    forget_stale_bytecode()
-    keep_out()
     run(_main)
 
 
 def _main() -> None:
+    forget_stale_bytecode()
+    keep_out()
     try:
         arguments = _parser().parse_args()
     finally:

@@ -14,7 +14,9 @@ again.
 import ast
 import hashlib
 import re
+import site
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -22,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from medtune.core.errors import MedtuneError
+from medtune.run.shadowing import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder with the packages `medtune` and `stages` that this process imports."""
 RUNTIME_LOCK = Path("requirements/runtime.txt")
 DIGESTS = Path("digests")
 CODE = ("medtune", "stages")
@@ -166,12 +167,36 @@ def require_installed(packages: dict[str, str]) -> None:
 
 
 def undeclared(modules: Iterable[str]) -> list[str]:
-    """Modules of this repository that this process has imported and `modules` lacks."""
-    declared = set(modules)
+    """Files here that this process has imported and `modules` lacks: by their path here, or a whole one.
+
+    Here is the top folder of the repository, and the current one; what a Python environment inside holds is
+    the libraries' own. A link is where it stands and where it leads to.
+    """
+    here, environment = (ROOT, Path.cwd()), _environment()
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    files = {Path(file).resolve() for file in loaded if file}
-    names = {file.relative_to(ROOT).as_posix() for file in files if file.is_relative_to(ROOT)}
-    return sorted(name for name in names - declared if name.partition("/")[0] in CODE)
+    # torch names a file that there is not for modules that it makes up.
+    files = {Path(file).absolute() for file in loaded if file and Path(file).exists()}
+    places = [_place(file, here) for file in files if not _is_in(file, environment)]
+    found = [path for path in places if path]
+    names = {path.relative_to(ROOT).as_posix() if _is_in(path, [ROOT]) else str(path) for path in found}
+    return sorted(names - set(modules))
+
+
+def _place(file: Path, folders: Iterable[Path]) -> Path | None:
+    """Where in one of the folders a file stands, or leads to; None if it does not."""
+    return next((path for path in (file, file.resolve()) if _is_in(path, folders)), None)
+
+
+def _environment() -> list[Path]:
+    """The folders of Python and of what is installed for it; one that holds the repository is none."""
+    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    names = [sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), *site.getsitepackages(), *user]
+    folders = [path for name in names for path in (Path(name).absolute(), Path(name).resolve())]
+    return [folder for folder in folders if not _is_in(ROOT, [folder])]
+
+
+def _is_in(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _foreign(name: str, tree: ast.AST) -> Iterator[str]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from importlib.util import cache_from_source
 from pathlib import Path
 
+from medtune.core.errors import MedtuneError
+
 
 def keep_out() -> None:
     """Let this process, which is medtune's own, run without bitsandbytes and `kernels` until it quantises.
@@ -38,8 +40,9 @@ def _delete(compiled: Path) -> None:
     try:
         compiled.unlink(missing_ok=True)
     except OSError as error:
-        # While modules are imported nothing is there yet to catch an error of ours.
-        sys.exit(f"medtune: {compiled}: may be of older code and cannot be deleted: {error.strerror}")
+        raise MedtuneError(
+            f"{compiled}: may be of older code and cannot be deleted ({error.strerror}); delete it"
+        ) from None
 
 
 @contextmanager

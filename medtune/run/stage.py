@@ -33,7 +33,8 @@ from medtune.core.examples import Example, read_jsonl
 from medtune.core.hashing import file_sha256, files_sha256
 from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import read_yaml
-from medtune.run.code import DIGESTS, digest, is_quantised, require_installed, undeclared
+from medtune.run.code import CODE, DIGESTS, digest, is_quantised, require_installed, undeclared
+from medtune.run.shadowing import TAKES_A_PLACE, require_no_shadows
 
 P = TypeVar("P", bound=Section)
 
@@ -76,6 +77,7 @@ class Run:
     @classmethod
     def begin(cls, stage: Stage) -> "Run":
         """Read what the stage depends on; refuse code that is not the code of its digest file."""
+        require_no_shadows()
         content = read_yaml(PARAMS_FILE)
         sections: dict[type[Section], Section] = {kind: kind.of(content) for kind in stage.sections}
         found = cls(stage, content, {}, _code(stage, content), sections)
@@ -126,10 +128,16 @@ class Run:
                 "again to go on, or leave it to start anew"
             )
         if hidden := undeclared(self.code["modules"]):
-            raise MedtuneError(
-                f"{self.stage.name}: imported {hidden[0]}, which {self.stage.digest_file} does not name: "
-                "import it by its name in a module, so that a change of it reruns the stage"
-            )
+            self._refuse(hidden[0])
+
+    def _refuse(self, hidden: str) -> None:
+        """Raise MedtuneError for a file that was imported and that the digest file does not name."""
+        if hidden.partition("/")[0] not in CODE:
+            raise MedtuneError(f"{self.stage.name}: imported {hidden}, which {TAKES_A_PLACE}")
+        raise MedtuneError(
+            f"{self.stage.name}: imported {hidden}, which {self.stage.digest_file} does not name: "
+            "import it by its name in a module, so that a change of it reruns the stage"
+        )
 
     def _changed(self) -> list[str]:
         now = read_yaml(PARAMS_FILE)

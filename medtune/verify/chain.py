@@ -20,8 +20,9 @@ from dvc.repo import Repo
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
-from medtune.run.code import DIGESTS, ENTRY_POINTS, ROOT, digest, is_quantised
+from medtune.run.code import DIGESTS, ENTRY_POINTS, digest, is_quantised
 from medtune.run.lock_file import LOCK_FILE, ROLES, dvc_md5, entries, read_lock
+from medtune.run.shadowing import ROOT, require_no_shadows
 from medtune.verify.remade import (
     check_adapter,
     check_answers,
@@ -147,6 +148,7 @@ def _joints() -> None:
 
 
 def _code() -> None:
+    require_no_shadows()
     quantised = is_quantised(read_yaml(PARAMS_FILE))
     for module in ENTRY_POINTS:
         path = DIGESTS / f"{module}.json"

@@ -119,8 +119,9 @@ def test_every_version_of_python_finds_the_same_meaning(python: str, tmp_path: P
     script.write_text(
         "import ast, sys, types\n"
         "errors = types.ModuleType('medtune.core.errors'); errors.MedtuneError = Exception\n"
-        "for name in ('medtune', 'medtune.core'): sys.modules[name] = types.ModuleType(name)\n"
-        "sys.modules['medtune.core.errors'] = errors\n"
+        "shadowing = types.ModuleType('medtune.run.shadowing'); shadowing.ROOT = None\n"
+        "for name in ('medtune', 'medtune.core', 'medtune.run'): sys.modules[name] = types.ModuleType(name)\n"
+        "sys.modules['medtune.core.errors'] = errors; sys.modules['medtune.run.shadowing'] = shadowing\n"
         f"source = open({str(ROOT / 'medtune/run/code.py')!r}).read()\n"
         "module = types.ModuleType('code_digests')\n"
         f"module.__file__ = {str(ROOT / 'medtune/run/code.py')!r}\n"

@@ -131,6 +131,22 @@ def test_a_module_that_the_digest_file_does_not_name_is_refused(
         Run.begin(STAGE).confirm()
 
 
+def test_a_file_of_another_folder_that_was_imported_is_to_be_moved(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "undeclared", lambda _: ["portalocker.py"])
+    with pytest.raises(
+        MedtuneError, match=r"^prepare: imported portalocker.py, which takes the place .* rename it"
+    ):
+        Run.begin(STAGE).confirm()
+
+
+def test_no_run_begins_beside_a_file_that_takes_the_place_of_a_library(project: Path) -> None:
+    Path("portalocker.py").touch()
+    with pytest.raises(MedtuneError, match=r"^portalocker.py takes the place of a library's module"):
+        Run.begin(STAGE)
+
+
 @pytest.mark.parametrize("content", [None, "{}", "{", '{"modules": {}, "packages": {}}'])
 def test_a_digest_file_of_other_code_is_refused(project: Path, content: str | None) -> None:
     path = project / DIGESTS / "prepare.json"

@@ -25,6 +25,7 @@ from tests.tiny import build_tiny_base, create_tiny_project
 pytestmark = pytest.mark.slow
 
 VERIFY = (sys.executable, "-m", "medtune.commands.cli", "verify")
+CODE = "code -> digests"
 PREPARE = "source -> questions and their counts"
 RECORD = "questions, code, parameters, base model -> record"
 ADAPTER = "best checkpoint -> adapter"
@@ -125,6 +126,25 @@ def test_a_run_with_words_numbers_and_anchors_as_dvc_reads_them_holds(project: P
     assert read_lock()["prepare"]["params"]["params.yaml"]["data"]["kinds"]["no"]["test"] == 10
     assert sorted(path.name for path in Path("metrics/kinds").iterdir()) == ["no.json", "yes.json"]
     assert broken() == {}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_file_named_like_a_library_breaks_the_chain_and_other_scripts_are_told(
+    project: Path, committed: bool
+) -> None:
+    Path("my_script.py").touch()
+    assert broken() == {}
+    Path("portalocker.py").touch()
+    Path("extra").mkdir()
+    Path("extra/__init__.py").touch()
+    assert uncommitted() == ["extra/__init__.py", "my_script.py", "portalocker.py"]
+    if committed:
+        commit(project, "A package of ours")
+        assert uncommitted() == []
+    said = "portalocker.py takes the place of a library's module"
+    # What runs again is refused as well.
+    assert broken().keys() == {CODE, PREPARE, EVALUATE}
+    assert all(said in reason for reason in broken().values())
 
 
 def test_a_changed_question_breaks_the_chain(project: Path) -> None:
