@@ -97,10 +97,7 @@ class Launch:
     def require_gpus(self, device: str) -> None:
         """Refuse to share out weights on a kind of device (cpu, cuda) where accelerate does not."""
         if self.shares_weights and device == "cpu":
-            raise MedtuneError(
-                f"params.yaml: finetune.launch is '{self.path.stem}', which shards a model on GPUs only; "
-                "accepted on a CPU: single, ddp"
-            )
+            raise gpus_only(self.path.stem)
 
     def require_divides(self, batch_size: int, key: str) -> None:
         """Refuse a batch that the processes cannot share evenly."""
@@ -109,6 +106,14 @@ class Launch:
                 f"params.yaml: {key} is {batch_size}, which the {self.processes} processes of {self.path} "
                 f"cannot share evenly; accepted: a multiple of {self.processes}"
             )
+
+
+def gpus_only(name: str) -> MedtuneError:
+    """The error of a launch that shares out weights where accelerate does not."""
+    return MedtuneError(
+        f"params.yaml: finetune.launch is '{name}', which shards a model on GPUs only; "
+        "accepted on a CPU: single, ddp"
+    )
 
 
 def run_launched(

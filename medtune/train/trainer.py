@@ -26,6 +26,7 @@ from medtune.core.errors import MedtuneError
 from medtune.core.outputs import read_json, write_text
 from medtune.model.adapter import save_adapter
 from medtune.run import processes
+from medtune.run.launch import gpus_only
 from medtune.train.batching import EncodedExamples, SimilarLengthBatches, cut, pad, split_batch
 from medtune.train.callbacks import (
     Curves,
@@ -68,10 +69,7 @@ def train(trainer: "AnswerTrainer") -> TrainingResult:
     # In a tuple, as None is what `tell` takes for "the others have nothing to say".
     (done,) = processes.tell((checkpoints.latest() if processes.is_main() else None,))
     if processes.shard_the_model() and not trainer.is_fsdp_enabled:
-        raise MedtuneError(
-            f"params.yaml: finetune.launch is '{params.launch}', which shards a model on GPUs only; accepted "
-            "on a CPU: single, ddp"
-        )
+        raise gpus_only(params.launch)
     # The Trainer has seeded all processes alike; for dropout each needs numbers of its own.
     set_seed(params.seed, device_specific=True)
     if done is not None:
