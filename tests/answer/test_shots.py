@@ -32,28 +32,21 @@ ANSWER = AnswerParams(
 CHOICES = ["A high temperature.", "A cough.", "A noise."]
 
 
+def of_each_kind(number: int, **fields: object) -> Example:
+    kind = ("definition", "term", "closed")[number % 3]
+    return example(kind=kind, choices=CHOICES if kind == "closed" else None, **fields)
+
+
 def training() -> list[Example]:
     return [
-        example(
-            id=f"t{number}",
-            kind=("definition", "term", "closed")[number % 3],
-            question=f"What is it, number {number}?",
-            answer=CHOICES[number % 2],
-            choices=CHOICES if number % 3 == 2 else None,
-        )
-        for number in range(30)
+        of_each_kind(i, id=f"t{i}", question=f"What is it, number {i}?", answer=CHOICES[i % 2])
+        for i in range(30)
     ]
 
 
 def questions() -> list[Example]:
     return [
-        example(
-            id=f"q{number}",
-            kind=("definition", "term", "closed")[number % 3],
-            question=f"What is {'rather ' * (number % 5)}fever {number}?",
-            choices=CHOICES if number % 3 == 2 else None,
-        )
-        for number in range(20)
+        of_each_kind(i, id=f"q{i}", question=f"What is {'rather ' * (i % 5)}fever {i}?") for i in range(20)
     ]
 
 
