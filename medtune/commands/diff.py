@@ -5,6 +5,7 @@ that was mended in between makes no difference.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from medtune.commands.tables import as_markdown, as_text, one_line
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
-from medtune.evaluate.alignment import Alignment, align
+from medtune.evaluate.alignment import DIFFERING, Alignment, align
 from medtune.evaluate.comparison import METRICS, compare
 from medtune.evaluate.confusion import by_answer
 from medtune.evaluate.params import DiffParams, EvaluateParams
@@ -69,6 +70,8 @@ def make_diff(before: str, after: str = WORKSPACE, *, common: bool = False) -> D
     names = (before, after)
     aligned = align(*sides, names, common=common)
     params = rules()
+    # Judging and the intervals take seconds; standard output is for what comes of them.
+    print(f"judging {_counted(len(aligned.before), 'question')} of both sides anew", file=sys.stderr)
     one, other = (judge_given(side, params) for side in (aligned.before, aligned.after))
     comparisons = compare(one, other, params.seed)
     return Diff(names, aligned, one, other, comparisons, params, _tolerated(), read_seeds_of(*names))
@@ -110,12 +113,13 @@ def describe_diff(diff: Diff, *, markdown: bool = False, examples: int | None = 
 
 def _described(diff: Diff, table: Any, examples: int | None, *, markdown: bool) -> Iterator[str]:
     bold = "**" if markdown else ""
-    yield f"{bold}A: {diff.names[0]}, B: {diff.names[1]}{bold}; {len(diff.before)} questions in both"
+    asked = _counted(len(diff.before), "question")
+    yield f"{bold}A: {diff.names[0]}, B: {diff.names[1]}{bold}; {asked} in both"
     if diff.aligned.left_out:
         only = diff.aligned.only
         yield (
-            f"{diff.aligned.left_out} questions left out: {only[0]} only in A, {only[1]} only in B, "
-            f"{diff.aligned.differing} that read differently"
+            f"{_counted(diff.aligned.left_out, 'question')} left out: {only[0]} only in A, "
+            f"{only[1]} only in B, {diff.aligned.differing} {DIFFERING}"
         )
     for metric in METRICS:
         if metric.name not in diff.comparisons["all"]:
@@ -162,16 +166,21 @@ def _rows(comparisons: Mapping[str, Any], metric: str) -> Iterator[list[str]]:
 
 def _could_have(metric: str, one: Mapping[str, Any]) -> str:
     if one["smallest"] is None:
-        return f"nothing could be, in {one['groups']} groups"
+        return f"nothing could be, in {_counted(one['groups'], 'group')}"
     return f"{_signed(metric, one['smallest']).lstrip('+')} could have been"
 
 
 def _explained(comparisons: Mapping[str, Any]) -> str:
     one = comparisons["all"]["accuracy"]
     return (
-        f"gained {one['gained']} and lost {one['lost']} of {one['n']} questions in {one['groups']} groups; "
+        f"gained {one['gained']} and lost {one['lost']} of {_counted(one['n'], 'question')} "
+        f"in {_counted(one['groups'], 'group')}; "
         "p takes a group as one observation, McNemar's a question; docs/evaluation.md has the words"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _p(value: float | None) -> str:

@@ -85,17 +85,28 @@ def _of_revision(name: str) -> str:
             with repo.switch(revision):
                 return _recorded(repo, name)
     except NotDvcRepoError:
+        _require_no_file(name)
         raise MedtuneError(
             f"'{name}' is no file of predictions ({', '.join(FILES)}), and here is no repository: run this "
             "in the top folder of one, or name two files"
         ) from None
     except SCMError:
+        _require_no_file(name)
         raise MedtuneError(
             f"'{name}' is no commit, branch, tag or experiment here (`medtune runs` lists them), no file "
             f"({', '.join(FILES)}), and not `{WORKSPACE}`"
         ) from None
     except DvcException as error:
         raise MedtuneError(f"DVC cannot read {name}: {' '.join(str(error).split())}") from None
+
+
+def _require_no_file(name: str) -> None:
+    """Raise MedtuneError for a file whose name does not say that it has predictions."""
+    if Path(name).is_file():
+        raise MedtuneError(
+            f"{name}: not called what a file of predictions is: .jsonl (one object a line), or .json (as "
+            "`evaluate` writes it); rename it"
+        ) from None
 
 
 def _recorded(repo: Repo, name: str) -> str:

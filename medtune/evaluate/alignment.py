@@ -16,13 +16,14 @@ from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
 from medtune.evaluate.prediction_files import KIND, Given
 
+DIFFERING = "of one id that differ in question, right answer, kind, context or choices"
+
 
 @dataclass(frozen=True)
 class Alignment:
     """The answers of two sides to the same questions, in one order; how many questions were left out.
 
-    `only` counts those that one side alone has, `differing` those that read differently or have another
-    answer.
+    `only` counts those that one side alone has, `differing` those of one id that differ in what is asked.
     """
 
     before: list[Given]
@@ -64,7 +65,7 @@ def align(
 def _difference(found: Alignment, names: tuple[str, str]) -> str:
     parts = [f"{count} only in {name}" for count, name in zip(found.only, names, strict=True) if count]
     if found.differing:
-        parts.append(f"{found.differing} with one id that read differently or have another answer")
+        parts.append(f"{found.differing} {DIFFERING}")
     return ", ".join(parts)
 
 

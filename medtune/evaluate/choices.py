@@ -58,13 +58,23 @@ def pick(
     end_log_likelihoods: Sequence[float] | None = None,
 ) -> int:
     """The number of the choice that a rule picks; see `Ballot.pick`."""
+    return likeliest(choices, log_likelihoods, rule, end_log_likelihoods)[0]
+
+
+def likeliest(
+    choices: Sequence[str],
+    log_likelihoods: Sequence[float],
+    rule: ChoiceRule,
+    end_log_likelihoods: Sequence[float] | None = None,
+) -> list[int]:
+    """The numbers of the choices that are the likeliest by a rule: several where they are equally likely."""
     ends = end_log_likelihoods or [0.0] * len(choices)
     scores = list(log_likelihoods)
     if rule == "per_character":
         scores = [value / len(choice) for choice, value in zip(choices, scores, strict=True)]
     elif rule == "whole":
         scores = [value + end for value, end in zip(scores, ends, strict=True)]
-    return scores.index(max(scores))
+    return [number for number, score in enumerate(scores) if score == max(scores)]
 
 
 def choice_figures(ballots: Sequence[Ballot]) -> dict[str, Any]:

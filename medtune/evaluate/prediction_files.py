@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, Valida
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError, plain_words
 from medtune.core.examples import Example, Message, Text, without_repeats
-from medtune.evaluate.choices import RULES, pick
+from medtune.evaluate.choices import RULES, likeliest
 
 RESULTS_SUFFIX = ".json"
 """Of what `evaluate` writes; any other file is JSONL."""
@@ -143,8 +143,10 @@ class _Row(BaseModel):
         choices = self.choices or []
         if texts is None and ends is not None:
             raise ValueError("`end_log_likelihoods` needs `log_likelihoods` beside it")
-        if texts and self.prediction not in {choices[pick(choices, texts, rule, ends)] for rule in RULES}:
-            raise ValueError("`prediction` is not the likeliest choice")
+        if texts:
+            likely = {number for rule in RULES for number in likeliest(choices, texts, rule, ends)}
+            if self.prediction not in {choices[number] for number in likely}:
+                raise ValueError("`prediction` is not the likeliest choice, nor one that is as likely")
         return AnswerText(
             text=self.prediction,
             tokens=0,
@@ -169,6 +171,12 @@ WRITTEN = frozenset(["correct", "match_type", "token_f1", "chrf", "nearest", "un
 """What `evaluate` writes beside: judged anew, it is not read."""
 
 
+def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is there: a field that may be absent may be null as well."""
+    needed = {name for name, field in _Row.model_fields.items() if field.is_required()}
+    return {name: value for name, value in content.items() if value is not None or name in needed}
+
+
 def _asked_and_answered(content: Any, where: str) -> tuple[Example, AnswerText]:
     if not isinstance(content, Mapping):
         raise MedtuneError(f"{where}: expected a JSON object with {', '.join(_Row.model_fields)}")
@@ -178,7 +186,7 @@ def _asked_and_answered(content: Any, where: str) -> tuple[Example, AnswerText]:
         if field not in _Row.model_fields and field not in WRITTEN and close:
             raise MedtuneError(f"{where}: unknown field '{field}'; did you mean '{close[0]}'?")
     try:
-        row = _Row.model_validate(content)
+        row = _Row.model_validate(_without_nulls(content))
         return row.example, row.answer
     except ValidationError as error:
         first = error.errors()[0]

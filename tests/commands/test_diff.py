@@ -1,6 +1,7 @@
 """`medtune diff` on a small pipeline of its own: commits, an experiment, files, and runs that never were."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -244,13 +245,38 @@ def test_other_questions_are_refused_and_counted_where_the_common_ones_are_asked
 def test_one_question_one_group_and_no_repository_are_no_traceback(tmp_path: Path) -> None:
     one, other = write(tmp_path / "one.jsonl", 0, n=1), write(tmp_path / "other.jsonl", 1, n=1)
     shown = attempt(*MEDTUNE, "diff", one, other, cwd=tmp_path)
-    assert "not shown (nothing could be, in 1 groups)" in shown.stdout
+    assert "not shown (nothing could be, in 1 group)" in shown.stdout
+    assert "B: " + other + "; 1 question in both" in shown.stdout
+    assert "gained 1 and lost 0 of 1 question in 1 group;" in shown.stdout
+    assert shown.stderr == "judging 1 question of both sides anew\n"
     assert "nan" not in shown.stdout
     shown = attempt(*MEDTUNE, "diff", "main", cwd=tmp_path)
     assert shown.returncode == 1
     assert shown.stderr.startswith(
         "error: 'main' is no file of predictions (.json, .jsonl), and here is no repo"
     )
+
+
+def test_a_file_of_another_name_is_told_which_are_accepted(here: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.txt", 30)
+    accepted = r"mine\.txt: not called what a file of predictions is: \.jsonl .* \.json .*; rename it"
+    with pytest.raises(MedtuneError, match=accepted):
+        read_predictions(file)
+    shown = attempt(*MEDTUNE, "diff", file, file, cwd=tmp_path)
+    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
+    assert re.search(accepted, shown.stderr)
+
+
+def test_questions_that_differ_in_their_kind_alone_are_not_said_to_read_differently(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "ground_truth": "yes", "prediction": "yes", "kind": "a"} for i in range(3)]
+    for name, kind in (("one", "a"), ("other", "b")):
+        changed = [rows[0] | {"kind": kind}, *rows[1:]]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, changed)))
+    files = ("one.jsonl", "other.jsonl")
+    said = "1 of one id that differ in question, right answer, kind, context or choices"
+    assert said in attempt(*MEDTUNE, "diff", *files, cwd=tmp_path).stderr
+    shown = attempt(*MEDTUNE, "diff", *files, "--common", cwd=tmp_path).stdout
+    assert f"1 question left out: 0 only in A, 0 only in B, {said}" in shown
 
 
 def write_seeds(folder: Path, revision: str) -> None:

@@ -40,7 +40,8 @@ def test_one_id_with_another_question_is_not_one_question(fields: dict[str, obje
     asked = {"messages": EARLIER} if "messages" in fields else {}
     ours, theirs = [given("1", **asked), given("2")], [given("1", **fields), given("2")]
     with pytest.raises(
-        MedtuneError, match=r"1 with one id that read differently.*--common compares the 1 that"
+        MedtuneError,
+        match=r"1 of one id that differ in question, .*--common compares the 1 that",
     ):
         align(ours, theirs, NAMES, common=False)
     found = align(ours, theirs, NAMES, common=True)
@@ -108,5 +109,5 @@ def test_likelihoods_keep_the_order_of_their_side() -> None:
     [({"context": "Given."}, {"context": "Other."}), ({"answers": ["more"]}, {"answers": ["less"]})],
 )
 def test_what_both_sides_know_has_to_agree(ours: dict[str, object], theirs: dict[str, object]) -> None:
-    with pytest.raises(MedtuneError, match="1 with one id that read differently"):
+    with pytest.raises(MedtuneError, match="1 of one id that differ in question, right answer, kind"):
         align([given("1", **ours)], [given("1", **theirs)], NAMES, common=True)

@@ -4,6 +4,7 @@ import pytest
 
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
+from medtune.evaluate import prediction_files
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.prediction_files import KIND, Given, read_results
 from medtune.evaluate.predictions import judge
@@ -43,6 +44,24 @@ def test_an_id_may_stand_for_the_question_and_answers_for_the_ground_truth() -> 
     assert asked.right_answers == ["yes", "indeed"]
     [(asked, _, _)] = read_results(lines(ROW | {"answers": ["yes", "sure"]}), "mine.jsonl")
     assert asked.right_answers == ["yes", "sure"]
+
+
+def test_an_optional_field_may_be_null() -> None:
+    optional = [name for name in prediction_files._Row.model_fields if name not in ROW]
+    assert {"kind", "group", "choices", "truncated"} <= set(optional)
+    nothing = dict.fromkeys(optional)
+    assert read_results(lines(ROW | nothing), "mine.jsonl") == read_results(lines(ROW), "mine.jsonl")
+    both = {"id": None, "answers": ["yes"], "ground_truth": None}
+    assert read_results(lines(ROW | both), "mine.jsonl")[0].example.answer == "yes"
+
+
+@pytest.mark.parametrize("said", ["yes", "no"])
+def test_of_equally_likely_choices_any_may_be_the_prediction(said: str) -> None:
+    # Of unequal lengths they are equally likely as they stand, and not per character.
+    row = ROW | {"choices": ["yes", "no", "or"], "log_likelihoods": [-1.0, -1.0, -9.0], "prediction": said}
+    assert read_results(lines(row), "mine.jsonl")[0].answer.text == said
+    with pytest.raises(MedtuneError, match="line 1: `prediction` is not the likeliest choice, nor one that"):
+        read_results(lines(row | {"prediction": "or"}), "mine.jsonl")
 
 
 @pytest.mark.parametrize("odds", [[-1.0, -2.0], {"no": -2.0, "yes": -1.0}])
