@@ -30,8 +30,8 @@ from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
 from medtune.run.params import ComputeParams
-from medtune.train.batching import IGNORED, encode_examples
 from medtune.train.checkpoints import Checkpoints
+from medtune.train.encoding import IGNORED, encode_examples
 from medtune.train.loss import summed_loss
 from medtune.train.params import FinetuneParams
 from medtune.train.trainer import AnswerTrainer

@@ -7,6 +7,7 @@ models/record.json, metrics/training.json, metrics/training_details.json and met
 it trains. Params: model, prompt, compute, finetune.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ from medtune.run.launch import run_launched
 from medtune.run.params import MEMORY_KNOBS, ComputeParams
 from medtune.run.progress import kept_progress
 from medtune.run.stage import Run, Stage
-from medtune.train.batching import encode_examples
 from medtune.train.checkpoints import Checkpoints
+from medtune.train.encoding import kept_examples
 from medtune.train.params import FinetuneParams
 from medtune.train.trainer import AnswerTrainer, train, training_details, training_metrics
 
@@ -65,19 +66,19 @@ def main(run: Run) -> None:
 
     tokenizer = load_tokenizer(base_folder(model_params))
     encoder = ChatEncoder(tokenizer, prompt)
-    training = encode_examples(run.examples(TRAIN), encoder, params, TRAIN)
-    validation = encode_examples(run.examples(VALIDATION), encoder, params, VALIDATION)
-
-    # Sharding brings each process its part; the whole might not fit.
-    home = torch.device("cpu") if processes.shard_the_model() and not compute.quantization else device
-    base = load_model(model_params, compute, dtype, home)
-    require_context(base.config, max(training.longest, validation.longest))
-    model = attach_lora(base, params.lora, model_params)
-
     record = run.record() | {"base_model": describe_base(model_params)}
     environment = describe_environment(device, dtype, quantised=compute.quantization is not None)
     kept = kept_progress(STAGE.name, record | {"environment": environment}, STAGE.outputs)
     with processes.entered_by_main(kept) as progress:
+        training, validation = (
+            kept_examples(partial(run.examples, file), encoder, params, file, progress)
+            for file in (TRAIN, VALIDATION)
+        )
+        # Sharding brings each process its part; the whole might not fit.
+        home = torch.device("cpu") if processes.shard_the_model() and not compute.quantization else device
+        base = load_model(model_params, compute, dtype, home)
+        require_context(base.config, max(training.longest, validation.longest))
+        model = attach_lora(base, params.lora, model_params)
         checkpoints = Checkpoints(progress, params.keep_checkpoints)
         trainer = AnswerTrainer(
             model, tokenizer, training.rows, validation.rows, params, checkpoints, device, CURVES

@@ -49,6 +49,7 @@ class Project:
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.content = content
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self._sections: dict[type[Section], Section] = {}
         for kind in SECTION_TYPES:
             try:
@@ -70,25 +71,31 @@ class Project:
 
 def check_project(content: Mapping[str, Any]) -> list[str]:
     """Every problem with the parameters `content` (of params.yaml) and with what they name; none is fine."""
+    return _checked(content).problems
+
+
+def _checked(content: Mapping[str, Any]) -> Project:
     project = Project(content)
-    problems = list(project.problems)
     for check in CHECKS:
         try:
             check(project)
         except MedtuneError as error:
-            problems.append(str(error))
+            project.problems.append(str(error))
         except KeyError:
             # The section it looks at has a problem of its own, which is told already.
             continue
     # One mistake, such as an unknown section, may meet several sections.
-    return list(dict.fromkeys(problems))
+    project.problems = list(dict.fromkeys(project.problems))
+    return project
 
 
 def describe_check() -> str:
     """Check the params.yaml in the current folder; what `medtune check` prints if all is well."""
-    if problems := check_project(read_yaml(PARAMS_FILE)):
-        raise MedtuneError("\nerror: ".join(problems))
-    return "parameters, launch files, source, base model, packages, device and memory: nothing is wrong"
+    project = _checked(read_yaml(PARAMS_FILE))
+    if project.problems:
+        raise MedtuneError("\nerror: ".join(project.problems))
+    verdict = "parameters, launch files, source, base model, packages, device and memory: nothing is wrong"
+    return "\n".join([*project.notes, verdict])
 
 
 def _finetune_launch(project: Project) -> None:
@@ -137,12 +144,21 @@ def _lengths(project: Project) -> None:
         return
     from medtune.model.base import base_folder, load_tokenizer
     from medtune.model.chat import ChatEncoder
-    from medtune.train.batching import encode_examples
+    from medtune.train.encoding import encode_examples
+    from medtune.train.lengths import describe_lengths
 
     encoder = ChatEncoder(load_tokenizer(base_folder(model)), project.get(PromptParams))
     for split in ("train", "validation"):
-        with redirect_stdout(StringIO()):
-            encode_examples(project.splits[split], encoder, finetune, PREPARED / f"{split}.jsonl")
+        path = PREPARED / f"{split}.jsonl"
+        try:
+            with redirect_stdout(StringIO()):
+                encoded = encode_examples(project.splits[split], encoder, finetune, path)
+        except MedtuneError as error:
+            project.problems.append(str(error))
+            continue
+        left_out, cut = len(encoded.dropped), len(encoded.shortened)
+        told = describe_lengths(encoded.lengths, finetune.max_length)
+        project.notes.append(f"{path}: {told}; {left_out} are left out, {cut} shortened")
 
 
 def _shots(project: Project) -> None:

@@ -20,15 +20,9 @@ from medtune.model.params import ModelParams, PromptParams
 from medtune.run.device import frozen_dtype, set_up
 from medtune.run.launch import Launch
 from medtune.run.params import ComputeParams
-from medtune.train.batching import (
-    IGNORED,
-    SimilarLengthBatches,
-    encode_examples,
-    pad,
-    shared_prefix_length,
-    split_batch,
-)
+from medtune.train.batching import SimilarLengthBatches, pad, shared_prefix_length, split_batch
 from medtune.train.checkpoints import Checkpoints
+from medtune.train.encoding import IGNORED, encode_examples, row_lengths
 from medtune.train.params import FinetuneParams
 from medtune.train.trainer import AnswerTrainer, train
 
@@ -94,7 +88,7 @@ class Trial:
         """The share of one process in the batch that has the largest pass."""
         rows = encode_examples(read_jsonl(TRAIN), encoder, params, TRAIN).rows
         batches = SimilarLengthBatches(
-            [len(ids) for ids in rows["input_ids"]],
+            row_lengths(rows),
             params.batch_size,
             params.seed,
             accumulation=params.gradient_accumulation,

@@ -92,6 +92,18 @@ class ChatEncoder:
         """An answer and its end token."""
         return [*self._content(text), self.end_id]
 
+    def token_ends(self, text: str) -> list[int]:
+        """Where in a text its tokens end, in characters."""
+        if not self._tokenizer.is_fast:
+            raise MedtuneError(
+                "params.yaml: finetune.too_long is 'shorten', but the model's tokenizer does not tell where "
+                "a token ends in a text; accepted: error, drop"
+            )
+        encoded = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        return [end for _, end in encoded.offset_mapping]
+
     def decode(self, ids: list[int]) -> str:
         """The text of generated ids, without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()

@@ -1,78 +1,12 @@
-"""Encoded examples, batches of similar length, and padding."""
+"""Batches of similar length, and padding."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from datasets import Dataset
 from torch.utils.data import Sampler
 
-from medtune.core.errors import MedtuneError
-from medtune.core.examples import Example
-from medtune.model.chat import ChatEncoder, EncodedExample
-from medtune.train.params import FinetuneParams
-
-IGNORED = -100
-"""The label of a position that carries no loss (PyTorch's `ignore_index`)."""
-
-
-@dataclass(frozen=True)
-class EncodedExamples:
-    """Rows with the columns `input_ids` and `labels`, and the ids of the examples left out."""
-
-    rows: Dataset
-    dropped: list[str]
-
-    @property
-    def answer_tokens(self) -> int:
-        """How many tokens carry a label."""
-        return sum(label != IGNORED for labels in self.rows["labels"] for label in labels)
-
-    @property
-    def longest(self) -> int:
-        """The tokens of the longest example."""
-        return max(map(len, self.rows["labels"]))
-
-    @property
-    def prompt_tokens(self) -> int:
-        """How many tokens carry none."""
-        return sum(map(len, self.rows["labels"])) - self.answer_tokens
-
-
-def encode_examples(
-    examples: Sequence[Example], encoder: ChatEncoder, params: FinetuneParams, path: Path
-) -> EncodedExamples:
-    """Encode the examples of the file `path`; labels stand on answers and their end tokens.
-
-    An example over `max_length` tokens is an error, or left out if `too_long` is "drop": cut answers
-    would teach the model to stop half-way.
-    """
-    rows, dropped = [], []
-    for example in examples:
-        encoded = encoder.encode(example)
-        if len(encoded.input_ids) > params.max_length:
-            if params.too_long == "error":
-                raise MedtuneError(
-                    f"{path}: example '{example.id}' has {len(encoded.input_ids)} tokens, more than "
-                    f"finetune.max_length ({params.max_length}); raise it, or set finetune.too_long to drop"
-                )
-            dropped.append(example.id)
-            continue
-        rows.append({"input_ids": encoded.input_ids, "labels": labels_of(encoded, params)})
-    if not rows:
-        raise MedtuneError(f"{path}: no example fits into finetune.max_length ({params.max_length})")
-    if dropped:
-        print(f"{path}: left out {len(dropped)} examples over {params.max_length} tokens, first {dropped[0]}")
-    return EncodedExamples(Dataset.from_list(rows), dropped)
-
-
-def labels_of(encoded: EncodedExample, params: FinetuneParams) -> list[int]:
-    """The label of each token: its own id in answers that are learned, else `IGNORED`."""
-    labels = [IGNORED] * len(encoded.input_ids)
-    for answer in encoded.answers if params.assistant_turns == "all" else encoded.answers[-1:]:
-        labels[answer] = encoded.input_ids[answer]
-    return labels
+from medtune.train.encoding import IGNORED
+from medtune.train.encoding import encode_examples as encode_examples
 
 
 def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from medtune.model.forward import logits_at
-from medtune.train.batching import IGNORED, shared_prefix_length
+from medtune.train.batching import shared_prefix_length
+from medtune.train.encoding import IGNORED
 
 AT_ONCE = 32
 """Positions whose probabilities are computed together: few enough to stay in a processor's cache."""

@@ -53,11 +53,13 @@ class FinetuneParams(Section):
     max_grad_norm: float = Field(gt=0)
     """A gradient longer than this is shortened to it."""
     max_length: int = Field(ge=8)
-    """Tokens of an example, prompt and answer together; nothing is ever cut."""
+    """Tokens of an example, prompt and answer together."""
     assistant_turns: Literal["all", "last"]
     """Of an example with earlier turns: learn all answers in it, or the last."""
-    too_long: Literal["error", "drop"]
-    """An example over max_length: error, or drop (counted in metrics/training_details.json)."""
+    too_long: Literal["error", "drop", "shorten"]
+    """An example over max_length: error, drop, or shorten: its context is cut from the end, nothing else ever
+    is, and it is dropped if it does not fit without. Both are counted in metrics/training_details.json.
+    Contexts of the test are not shortened."""
     log_every: int = Field(ge=1)
     """Steps between points of the training curve."""
     evaluate_every: int = Field(ge=1)

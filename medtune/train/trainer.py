@@ -27,7 +27,7 @@ from medtune.core.outputs import read_json, write_text
 from medtune.model.adapter import save_adapter
 from medtune.run import processes
 from medtune.run.launch import gpus_only
-from medtune.train.batching import EncodedExamples, SimilarLengthBatches, cut, pad, split_batch
+from medtune.train.batching import SimilarLengthBatches, cut, pad, split_batch
 from medtune.train.callbacks import (
     Curves,
     EarlyStoppingCallback,
@@ -37,6 +37,7 @@ from medtune.train.callbacks import (
     write_curves,
 )
 from medtune.train.checkpoints import TRAINER_STATE, Checkpoints, seconds_taken
+from medtune.train.encoding import EncodedExamples, row_lengths
 from medtune.train.loss import summed_loss
 from medtune.train.params import FinetuneParams
 
@@ -131,6 +132,7 @@ def training_details(
         "training_loss": losses[-1],
         "examples": len(training.rows),
         "examples_left_out": len(training.dropped) + len(validation.dropped),
+        "examples_shortened": len(training.shortened) + len(validation.shortened),
         "tokens_seen": result.tokens,
         "prompt_tokens": training.prompt_tokens,
         "answer_tokens": training.answer_tokens,
@@ -272,7 +274,7 @@ class AnswerTrainer(Trainer):
         assert isinstance(self.train_dataset, Dataset)
         # The Trainer would draw examples of any length together, and compute with the padding.
         batches = SimilarLengthBatches(
-            [len(ids) for ids in self.train_dataset["input_ids"]],
+            row_lengths(self.train_dataset),
             self.params.batch_size,
             self.params.seed,
             accumulation=self.params.gradient_accumulation,
@@ -401,7 +403,7 @@ def _has_ended(checkpoint: Path) -> bool:
 
 
 def _by_length(dataset: Dataset) -> list[int]:
-    lengths = [len(ids) for ids in dataset["input_ids"]]
+    lengths = row_lengths(dataset)
     return sorted(range(len(lengths)), key=lengths.__getitem__)
 
 

@@ -186,7 +186,7 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
         ({"model.sha256": "0" * 64}, "model.sha256 in params.yaml says 000"),
         ({"data.source": "data/raw/nothing.jsonl"}, "data/raw/nothing.jsonl: no such file"),
         ({"finetune.launch": "fsdp"}, "finetune.launch is 'fsdp', which shards a model on GPUs only"),
-        ({"finetune.max_length": 8}, "data/prepared/train.jsonl: example "),
+        ({"finetune.max_length": 8}, "examples have more tokens than finetune.max_length (8), first "),
         ({"answer.shots": 17}, "answer.shots is 17"),
         (
             {"answer.shots": 4, "data.kinds.definition.train": 3},

@@ -1,69 +1,9 @@
 from itertools import chain
-from pathlib import Path
 
-import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
-from medtune.core.errors import MedtuneError
-from medtune.model.chat import ChatEncoder
-from medtune.model.params import PromptParams
-from medtune.train.batching import IGNORED, SimilarLengthBatches, encode_examples, pad, split_batch
-from medtune.train.params import FinetuneParams
-from tests.conftest import EARLIER, example
-
-FILE = Path("train.jsonl")
-
-
-@pytest.fixture
-def encoder(chatml_tokenizer: PreTrainedTokenizerFast) -> ChatEncoder:
-    return ChatEncoder(chatml_tokenizer, PromptParams(system="S"))
-
-
-def test_labels_stand_on_the_answer_and_its_end_alone(
-    encoder: ChatEncoder, chatml_tokenizer: PreTrainedTokenizerFast, finetune_params: FinetuneParams
-) -> None:
-    encoded = encode_examples([example()], encoder, finetune_params, FILE)
-    row = encoded.rows[0]
-    labelled = [label for label in row["labels"] if label != IGNORED]
-    assert chatml_tokenizer.decode(labelled) == "A high temperature.<|im_end|>"
-    assert row["labels"][-len(labelled) :] == row["input_ids"][-len(labelled) :] == labelled
-    assert encoded.answer_tokens == len(labelled)
-    assert encoded.prompt_tokens == len(row["input_ids"]) - len(labelled)
-
-
-@pytest.mark.parametrize("turns", ["all", "last"])
-@pytest.mark.parametrize("name", ["chatml_tokenizer", "llama3_tokenizer"])
-def test_of_a_conversation_all_answers_are_learned_or_the_last_and_nothing_else(
-    name: str, turns: str, finetune_params: FinetuneParams, request: pytest.FixtureRequest
-) -> None:
-    tokenizer: PreTrainedTokenizerFast = request.getfixturevalue(name)
-    encoder = ChatEncoder(tokenizer, PromptParams(system="S", date="26 Jul 2024"))
-    params = finetune_params.model_copy(update={"assistant_turns": turns, "max_length": 2000})
-    rows = encode_examples([example(messages=EARLIER), example(id="2")], encoder, params, FILE).rows
-    labels, ids = rows[0]["labels"], rows[0]["input_ids"]
-    assert all(label in (IGNORED, token) for label, token in zip(labels, ids, strict=True))
-    end = str(tokenizer.decode([encoder.end_id]))
-    said = {"all": ["No.", "Yes, of many.", "A high temperature."], "last": ["A high temperature."]}[turns]
-    assert tokenizer.decode([label for label in labels if label != IGNORED]) == end.join([*said, ""])
-    alone = encoder.encode(example(id="2"))
-    assert rows[1]["input_ids"] == alone.input_ids
-    assert rows[1]["labels"] == [IGNORED] * alone.prompt_length + alone.input_ids[alone.prompt_length :]
-
-
-def test_too_long_is_an_error_or_counted_but_never_cut(
-    encoder: ChatEncoder, finetune_params: FinetuneParams, capsys: pytest.CaptureFixture[str]
-) -> None:
-    examples = [example(), example(id="long", answer="temperature " * 99)]
-    short = finetune_params.model_copy(update={"max_length": 120})
-    with pytest.raises(MedtuneError, match=r"train.jsonl: example 'long' has \d+ tokens, more than fine"):
-        encode_examples(examples, encoder, short, FILE)
-    dropping = short.model_copy(update={"too_long": "drop"})
-    encoded = encode_examples(examples, encoder, dropping, FILE)
-    assert (len(encoded.rows), encoded.dropped) == (1, ["long"])
-    assert "left out 1 examples over 120 tokens, first long" in capsys.readouterr().out
-    with pytest.raises(MedtuneError, match="no example fits"):
-        encode_examples(examples[1:], encoder, dropping, FILE)
+from medtune.train.batching import SimilarLengthBatches, pad, split_batch
+from medtune.train.encoding import IGNORED
 
 
 def test_padding_is_masked_by_position_not_by_token() -> None:

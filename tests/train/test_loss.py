@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from medtune.model.attention import implementation
-from medtune.train.batching import IGNORED, pad, shared_prefix_length
+from medtune.train.batching import pad, shared_prefix_length
+from medtune.train.encoding import IGNORED
 from medtune.train.loss import summed_loss
 
 PREFIX = [11, 12, 13, 14, 15, 16]

@@ -22,9 +22,9 @@ from medtune.core.outputs import write_json
 from medtune.model.adapter import ADAPTER_FILES, attach_lora, publish_adapter
 from medtune.model.params import ModelParams
 from medtune.train import callbacks
-from medtune.train.batching import IGNORED, EncodedExamples
 from medtune.train.callbacks import write_curves
 from medtune.train.checkpoints import Checkpoints
+from medtune.train.encoding import IGNORED, EncodedExamples
 from medtune.train.params import EarlyStoppingParams, FinetuneParams
 from medtune.train.trainer import AnswerTrainer, TrainingResult, train, training_details, training_metrics
 from tests.conftest import ROOT
@@ -422,10 +422,11 @@ def test_training_says_nothing_but_how_far_it_is(
 
 def test_metrics_are_one_figure_and_the_rest_details(run: Run, params: FinetuneParams) -> None:
     model, result = run(params)
-    training, validation = EncodedExamples(rows(38), ["long"]), EncodedExamples(rows(9), [])
+    training, validation = EncodedExamples(rows(38), ["long"]), EncodedExamples(rows(9), [], ["cut"])
     assert training_metrics(result) == {"validation_loss": result.validation_loss}
     details = training_details(result, model, training, validation, params)
-    assert (details["steps"], details["examples"], details["examples_left_out"]) == (20, 38, 1)
+    assert (details["steps"], details["examples"]) == (20, 38)
+    assert (details["examples_left_out"], details["examples_shortened"]) == (1, 1)
     # Three tokens of each row are its prompt.
     assert (details["prompt_tokens"], details["validation_prompt_tokens"]) == (3 * 38, 3 * 9)
     tokens = sum(len(row["input_ids"]) for row in training.rows)
