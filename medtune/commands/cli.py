@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(call=_plan)
     check = commands.add_parser("check", help="what would make a stage fail at once, told before it runs")
     check.set_defaults(call=_check)
+    show = commands.add_parser("show", help="prepared examples as the model sees them, token by token")
+    show.add_argument("id", nargs="?", metavar="ID", help="of any split (default: the first of training)")
+    show.add_argument("--kind", help="the first of this kind of question")
+    show.add_argument("--split", help="train, validation or test (default: train; of an ID: all)")
+    show.add_argument("-n", dest="count", type=int, default=1, help="the first N (default: %(default)s)")
+    show.add_argument("--json", action="store_true", help="the same for programs, with the id of every token")
+    show.set_defaults(call=_show)
     runs = commands.add_parser("runs", help="commits and experiments: what differs, and the headline metrics")
     runs.add_argument("revisions", nargs="*", metavar="REV", help="commits (default: the current one)")
     runs.add_argument("-n", dest="commits", type=int, default=1, help="the last N commits of each REV")
@@ -148,6 +155,13 @@ def _check(_: argparse.Namespace) -> None:
     from medtune.commands.check import describe_check
 
     print(describe_check())
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from medtune.commands.show import describe_shown, show_examples, shown_as_json, takes_colour
+
+    found = show_examples(arguments.id, arguments.kind, arguments.split, arguments.count)
+    print(shown_as_json(found) if arguments.json else describe_shown(found, colour=takes_colour(sys.stdout)))
 
 
 def _runs(arguments: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ def test_help_names_the_commands_and_imports_no_torch() -> None:
         "use",
         "plan",
         "check",
+        "show",
         "runs",
         "diff",
         "score",
