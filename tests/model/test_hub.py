@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from medtune.core.examples import write_jsonl
 from medtune.model.base import base_folder
 from medtune.model.params import ModelParams
-from tests.conftest import ROOT, edit_params
+from tests.conftest import ROOT, edit_params, example
 from tests.hub import Hub, Repository, model_hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -62,6 +63,8 @@ from datasets import load_dataset
 
 print(json.dumps(list(load_dataset("org/questions", revision="{COMMIT}", split="train"))))
 """
+
+SHOW = "import sys; from medtune.commands import cli; sys.argv[1:] = ['show']; cli.main()"
 
 
 @dataclass
@@ -277,6 +280,17 @@ def test_whether_a_model_can_be_had_is_known_before_it_is_fetched(user: User, pu
     user.hub.failing = None
     user.run()
     assert user.run(CHECK, HF_HUB_OFFLINE="1") == ""
+
+
+def test_an_example_is_shown_by_the_tokenizer_alone(user: User, published: Repository) -> None:
+    write_jsonl(user.project / "data/prepared/train.jsonl", [example()])
+    assert "«<|im_end|>»⟧◂" in user.run(SHOW, PYTHONIOENCODING="utf-8")
+    assert user.downloads() == []
+    assert "tokenizer.json" in user.hub.fetched()
+    user.run()
+    assert set(shards(published)) < user.hub.fetched()
+    user.hub.failing = 503
+    assert "«<|im_end|>»⟧◂" in user.run(SHOW, PYTHONIOENCODING="utf-8")
 
 
 @pytest.mark.slow
