@@ -6,7 +6,6 @@ import torch
 from torch.utils.data import Sampler
 
 from medtune.train.encoding import IGNORED
-from medtune.train.encoding import encode_examples as encode_examples
 
 
 def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

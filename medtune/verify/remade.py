@@ -34,9 +34,9 @@ from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.lock_file import read_lock
 from medtune.run.params import ComputeParams
-from medtune.train.batching import encode_examples
 from medtune.train.callbacks import write_curves
 from medtune.train.checkpoints import TRAINER_STATE
+from medtune.train.encoding import encode_examples
 from medtune.train.params import FinetuneParams
 from medtune.train.trainer import TrainingResult, training_details, training_metrics
 
