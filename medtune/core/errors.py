@@ -10,7 +10,7 @@ from difflib import get_close_matches
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 PATTERNS = {
     "^[0-9a-f]{64}$": "be 64 hexadecimal digits",
-    "^[0-9a-f]{40}$": "be 40 hexadecimal digits",
+    "^[0-9a-f]{40}$": "be 40 hexadecimal digits, a full commit hash (`medtune pin` finds it)",
     r"^[\w-]+$": "be the name of a file in configs/accelerate, without .yaml",
 }
 """The patterns of parameters, in words."""

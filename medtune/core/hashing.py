@@ -20,6 +20,12 @@ def files_sha256(paths: Iterable[Path], base: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def content_sha256(paths: Iterable[Path], base: Path) -> str:
+    """Hex digest of one file's bytes, or over several as `files_sha256` has it."""
+    files = sorted(set(paths))
+    return file_sha256(files[0]) if len(files) == 1 else files_sha256(files, base)
+
+
 def unit_hash(seed: int, text: str) -> float:
     """A number in [0, 1) that depends on nothing but the arguments."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from medtune.core.errors import MedtuneError, plain_words
 from medtune.core.examples import Example
-from medtune.core.hashing import file_sha256, files_sha256, require_sha256
+from medtune.core.hashing import content_sha256, require_sha256
 from medtune.data import ontology
 from medtune.data.choices import shuffled
 from medtune.data.columns import resolve_columns
@@ -103,7 +103,7 @@ def parts_of(name: str, source: SourceParams) -> list[Part]:
         parts.append(Part(name, source, files_at(str(place), key), split))  # type: ignore[arg-type]
     if source.sha256 is not None:
         files = sorted({file for part in parts for file in part.files})
-        found = file_sha256(files[0]) if len(files) == 1 else files_sha256(files, Path())
+        found = content_sha256(files, Path())
         require_sha256(", ".join(map(str, files)), found, source.sha256, f"data.sources.{name}.sha256")
     return parts
 
