@@ -67,7 +67,8 @@ def main(run: Run) -> None:
         print(f"prepare: left out {sum(reasons.values())} rows, listed in {LEFT_OUT}")
     if lost := unversioned(named_files(params)):
         print(
-            f"prepare: warning: {lost[0]} is versioned nowhere, so nobody else can run this: medtune add {lost[0]}"
+            f"prepare: warning: {lost[0]} is versioned nowhere, so nobody else can run this: medtune add "
+            f"{lost[0]}"
         )
 
 

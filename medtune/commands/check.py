@@ -125,13 +125,15 @@ def _source(project: Project) -> None:
 
 
 def _system_prompt(project: Project) -> None:
-    """The shipped prompt beside other questions than the shipped: the one says how the others are answered."""
+    """The shipped prompt beside other questions than the shipped: the one says how the others are
+    answered."""
     sources, prompt = project.get(DataParams).sources, project.get(PromptParams)
     if any(source.origin == "package" or source.system for source in sources.values()):
         return
     if " ".join(prompt.system.split()) == ontology.SYSTEM_PROMPT:
         raise MedtuneError(
-            f"{PARAMS_FILE}: prompt.system is the shipped one, which speaks of organ systems; none of data.sources "
+            f"{PARAMS_FILE}: prompt.system is the shipped one, which speaks of organ systems; none of "
+            f"data.sources "
             "asks for them: say how your questions are to be answered"
         )
 

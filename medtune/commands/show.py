@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from medtune.commands.tables import one_line
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.examples import Example, read_jsonl
-from medtune.data.splits import SPLITS
+from medtune.data.grouping import SPLITS
 from medtune.model.base import base_folder, load_tokenizer
 from medtune.model.chat import ChatEncoder, EncodedExample
 from medtune.model.files import check_files, is_here

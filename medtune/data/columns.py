@@ -1,9 +1,9 @@
 """Which column of a file holds what: what params.yaml says, else what the names tell.
 
-Known forms of files come first, by columns that are theirs alone: MedMCQA's `opa` to `opd` with `cop`, MedQA's
-`options` with `answer_idx`, PubMedQA's `final_decision`, alpaca's `instruction`, `input` and `output`, ShareGPT's
-`conversations`. Then each field is looked up by the names that it often has. A guess is printed; where two
-columns may be the answer nothing is guessed.
+Known forms of files come first, by columns that are theirs alone: MedMCQA's `opa` to `opd` with `cop`,
+MedQA's `options` with `answer_idx`, PubMedQA's `final_decision`, alpaca's `instruction`, `input` and
+`output`, ShareGPT's `conversations`. Then each field is looked up by the names that it often has. A guess is
+printed; where two columns may be the answer nothing is guessed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -201,7 +201,8 @@ def _guess(
     known = [by_name[name] for name in NAMES[field] if name in by_name and by_name[name] not in taken]
     if field == "answer" and len(known) > 1:
         raise MedtuneError(
-            f"{where}: more than one column may hold the answer: {', '.join(known)}; say which in params.yaml: "
+            f"{where}: more than one column may hold the answer: {', '.join(known)}; say which in "
+            f"params.yaml: "
             f"data.sources.{source}.columns.answer"
         )
     if not known and field == "choices":
@@ -227,7 +228,8 @@ def _require_question(source: str, held: Mapping[str, Any], names: list[str], wh
         hints = [f"data.sources.{source}.columns.{field}: {_like(field, names)}" for field in missing]
         forms = "; ".join(f"{form.name} {form.looks}" for form in FORMS[:2] + FORMS[4:])
         raise MedtuneError(
-            f"{where}: no column for the {' and the '.join(missing)}: it has {', '.join(names)}; say which in "
+            f"{where}: no column for the {' and the '.join(missing)}: it has {', '.join(names)}; say "
+            f"which in "
             f"params.yaml: {', '.join(hints)}. Known without: a question with its answer "
             f'{{"question": "...?", "answer": "..."}}, {forms}'
         )

@@ -30,7 +30,7 @@ FAULTS = tuple(REASONS)[: tuple(REASONS).index("duplicate")]
 """Those that are mistakes: with `data.on_error: fail` one of them stops the run."""
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - of a row, not of the program
     """Why a row is no example: a key of REASONS, and what is wrong in words."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -66,9 +66,9 @@ class Rejects:
 
     rows: list[LeftOut] = field(default_factory=list)
 
-    def add(self, source: str, place: str, id: str | None, reason: str, detail: str) -> None:
-        """Note a row that is left out."""
-        self.rows.append(LeftOut(source, place, id, reason, detail))
+    def add(self, source: str, place: str, name: str | None, reason: str, detail: str) -> None:
+        """Note a row that is left out; `name` is its id, if it has one."""
+        self.rows.append(LeftOut(source, place, name, reason, detail))
 
     def __iter__(self) -> Iterator[LeftOut]:
         return iter(self.rows)
@@ -85,7 +85,8 @@ class Rejects:
         }
 
     def refuse(self, on_error: str) -> None:
-        """With `data.on_error: fail` refuse what is wrong: every faulty row at once, the first twenty by name."""
+        """With `data.on_error: fail` refuse what is wrong: every faulty row at once, the first twenty by
+        name."""
         faulty = [row for row in self.rows if row.reason in FAULTS]
         if on_error != "fail" or not faulty:
             return

@@ -54,7 +54,8 @@ def rows_of(path: Path) -> Rows:
     reader = READERS.get(format_of(path) or "")
     if reader is None:
         raise MedtuneError(
-            f"{path}: unknown format; accepted: {', '.join(READERS)}, each also with {' or '.join(COMPRESSIONS)}"
+            f"{path}: unknown format; accepted: {', '.join(READERS)}, each also with "
+            f"{' or '.join(COMPRESSIONS)}"
         )
     empty = True
     with _opened(path) as file:
@@ -71,7 +72,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as raw:
             file: Any = raw
             if path.suffix == ".gz":
-                file = gzip.open(raw)
+                file = gzip.GzipFile(fileobj=raw)
             elif path.suffix == ".zst":
                 file = BufferedReader(cast(Any, pa.CompressedInputStream(raw, "zstd")))
             yield file
@@ -160,7 +161,8 @@ def _separated(delimiter: str) -> Callable[[Path, BinaryIO], Rows]:
                 yield number, _row_of_cells(header, cells)
         except csv.Error as error:
             raise MedtuneError(
-                f"{path}, line {reader.line_num}: {error}: a cell with {delimiter!r}, a quote or a line end in "
+                f"{path}, line {reader.line_num}: {error}: a cell with {delimiter!r}, a quote or a line "
+                f"end in "
                 'it stands in "double quotes", each quote in it twice'
             ) from None
 

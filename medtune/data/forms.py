@@ -247,7 +247,8 @@ def _turns(value: Any, place: str) -> list[dict[str, str]]:
         if role != expected:
             raise Fault(
                 "bad_conversation",
-                f"{place}: turn {number} is the {role}'s; expected the {expected}'s: a conversation begins with "
+                f"{place}: turn {number} is the {role}'s; expected the {expected}'s: a conversation "
+                f"begins with "
                 "the user (a system prompt may go before), and both take turns",
             )
         turns.append({"role": role, "content": content})
@@ -264,7 +265,8 @@ def _turn(item: Any, place: str, number: int) -> tuple[str, str]:
     if role is None or (content is None and "content" not in item and "value" not in item):
         raise Fault(
             "bad_conversation",
-            f"{place}: turn {number} has {', '.join(map(str, item))}; expected role and content, or from and value",
+            f"{place}: turn {number} has {', '.join(map(str, item))}; expected role and content, or from "
+            f"and value",
         )
     if str(role).lower() not in ROLES:
         raise Fault(

@@ -1,13 +1,14 @@
 """Which questions belong together, and the split of each group.
 
-Examples are placed in the order of the sources and their rows. One that has a group, a passage, a question or a
-long answer in common with an earlier one joins that one's group and goes where it went; else it begins a group,
-whose split is drawn by a hash of the seed and its name. So rows that are added behind move none that were
-there, not even if they bridge two groups: they join the first, and what they share with the second is a leak
-to be mended (medtune/data/leaks.py).
+Examples are placed in the order of the sources and their rows. One that has a group, a passage, a question
+or a long answer in common with an earlier one joins that one's group and goes where it went; else it begins
+a group, whose split is drawn by a hash of the seed and its name. So rows that are added behind move none
+that were there, not even if they bridge two groups: they join the first, and what they share with the second
+is a leak to be mended (medtune/data/leaks.py).
 
-A hash alone would give small sets no share at all: of 40 groups at 0.1 one time in seventy none. While fewer than
-BALANCED rows are placed, a split that would get a row too many, or one too few, has the group go elsewhere.
+A hash alone would give small sets no share at all: of 40 groups at 0.1 one time in seventy none. While fewer
+than BALANCED rows are placed, a split that would get a row too many, or one too few, has the group go
+elsewhere.
 """
 
 from collections import Counter
@@ -91,7 +92,8 @@ class Groups:
 def placed_groups(
     pool: Pool, params: DataParams, repeated: NDArray[np.int64], near: NDArray[np.int64]
 ) -> Groups:
-    """Every example of the pool but those `repeated`, placed; `near` has an earlier position, or -1, of each."""
+    """Every example of the pool but those `repeated`, placed; `near` has an earlier position, or -1, of
+    each."""
     groups = Groups(pool, params)
     for position in np.setdiff1d(np.arange(len(pool)), repeated):
         if pool.table.ready[position]:

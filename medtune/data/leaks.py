@@ -1,9 +1,9 @@
 """What stands in two splits and must not: found, taken out of training and validation, measured in the end.
 
-Two examples clash if they are in different splits and ask the same question (one perhaps with choices and the other
-without), or have a long answer in common that is no stock sentence. The one of the less protected split goes: training
-gives way to validation, and both to the test. Ready-made splits are kept as they are; what clashes among them is
-measured, and `data.max_leakage` says how much of it may be.
+Two examples clash if they are in different splits and ask the same question (one perhaps with choices and
+the other without), or have a long answer in common that is no stock sentence. The one of the less protected
+split goes: training gives way to validation, and both to the test. Ready-made splits are kept as they are;
+what clashes among them is measured, and `data.max_leakage` says how much of it may be.
 """
 
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ class Repeats:
 def repeats(pool: Pool) -> Repeats:
     """Questions that are there more than once.
 
-    Ready-made splits, and questions made from an ontology, count for nothing here. Whether a row is the `same` as
-    an earlier one depends on earlier rows alone.
+    Ready-made splits, and questions made from an ontology, count for nothing here. Whether a row is the
+    `same` as an earlier one depends on earlier rows alone.
     """
     question, answer = pool.table.numbers("question"), pool.table.numbers("answer")
     counted = (pool.table.numbers("ready") == 0) & (pool.table.numbers("known_groups") == 0)
@@ -100,9 +100,10 @@ def _same_question(pool: Pool, one: int, other: int) -> bool:
 
 
 def leakage(
-    pool: Pool, groups: Groups, splits: dict[str, NDArray[np.int64]], found: list[Clash]
+    groups: Groups, splits: dict[str, NDArray[np.int64]], found: list[Clash]
 ) -> tuple[float, list[Clash]]:
-    """The share of test questions that clash with one in training, and those clashes, a test question each."""
+    """The share of test questions that clash with one in training, and those clashes, a test question
+    each."""
     here = {name: set(positions.tolist()) for name, positions in splits.items()}
     worst: dict[int, Clash] = {}
     for clash in found:

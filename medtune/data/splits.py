@@ -83,20 +83,14 @@ def counts(pool: Pool, splits: Mapping[str, Positions]) -> dict[str, dict[str, i
 def _kinds(pool: Pool, params: DataParams) -> Mapping[str, KindParams]:
     if params.kinds is None:
         return {kind: KindParams() for kind in pool.kinds}
-    problems = [
-        f"data.kinds has '{kind}', of which there is no example"
-        for kind in params.kinds
-        if kind not in pool.kinds
-    ]
-    problems += [
-        f"data.kinds lacks '{kind}', which there are examples of"
-        for kind in pool.kinds
-        if kind not in params.kinds
-    ]
+    unknown = [kind for kind in params.kinds if kind not in pool.kinds]
+    missing = [kind for kind in pool.kinds if kind not in params.kinds]
+    problems = [f"data.kinds has '{kind}', of which there is no example" for kind in unknown]
+    problems += [f"data.kinds lacks '{kind}', of which there are examples" for kind in missing]
     if problems:
         raise MedtuneError(
-            f"params.yaml: {'; '.join(problems)}. The kinds of the data: {', '.join(pool.kinds)}; without data.kinds "
-            "all are taken"
+            f"params.yaml: {'; '.join(problems)}. The kinds of the data: {', '.join(pool.kinds)}; without "
+            "data.kinds all are taken"
         )
     return params.kinds
 
@@ -114,8 +108,34 @@ def _members(
 
 def _too_few(kind: str, split: str, wanted: int | None, there: int) -> str:
     if wanted is None:
-        return f"of data.kinds.{kind} no example is in {split}: raise its share, or set data.kinds.{kind}.{split} to 0"
-    return f"data.kinds.{kind}.{split} asks for {wanted} examples, of which {there} are there"
+        return
+        f"of data.kinds.{kind} no example is in {split}: raise its share, or set "
+        f"data.kinds.{kind}.{split} to 0" return f"data.kinds.{kind}.{split} asks for {wanted} examples, "
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f""
+        f"of which {there} are there"
 
 
 def _what_there_is(

@@ -7,7 +7,8 @@ from typing import Any
 from medtune.data.faults import Fault
 
 _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x2060, 0xFEFF])
-"""Soft hyphens, zero-width spaces, word joiners, byte order marks. Joiners that Persian and Hindi need stay."""
+"""Soft hyphens, zero-width spaces, word joiners, byte order marks. Joiners that Persian and Hindi need
+stay."""
 _JOINERS = dict.fromkeys([0x200C, 0x200D, 0x200E, 0x200F, 0x180E])
 _CONTROLS = {
     code: None for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc" and chr(code) not in "\n\t"
@@ -19,8 +20,8 @@ _NOT_A_NUMBER = ("nan", "NaN", "NAN", "<NA>")
 def text_of(value: Any, field: str) -> str | None:
     """A value as clean text, or None if it is empty: numbers as they are written, a list as paragraphs.
 
-    Line ends become \\n; control characters, zero-width spaces and soft hyphens go; Unicode becomes NFC. Fault:
-    it is a mapping, bytes or no valid Unicode.
+    Line ends become \\n; control characters, zero-width spaces and soft hyphens go; Unicode becomes NFC.
+    Fault: it is a mapping, bytes or no valid Unicode.
     """
     if value is None:
         return None

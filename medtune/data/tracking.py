@@ -1,7 +1,8 @@
 """The local files that the questions come from, and what DVC and git know of them.
 
-`dvc.yaml` names each as a dependency of `prepare`, so that an edit of one reruns it and nothing else does. DVC takes no
-list of files from params.yaml: `medtune add` writes them there, and the stage `code` refuses a dvc.yaml that lacks one.
+`dvc.yaml` names each as a dependency of `prepare`, so that an edit of one reruns it and nothing else does.
+DVC takes no list of files from params.yaml: `medtune add` writes them there, and the stage `code` refuses a
+dvc.yaml that lacks one.
 """
 
 import subprocess
@@ -35,7 +36,8 @@ def files_at(place: str, key: str) -> list[Path]:
     for path in found:
         if not _is_watched(path):
             raise MedtuneError(
-                f"params.yaml: {key} is '{place}'; a local file must lie below {RAW_FOLDER}/ (where git ignores it "
+                f"params.yaml: {key} is '{place}'; a local file must lie below {RAW_FOLDER}/ (where git "
+                f"ignores it "
                 "and DVC has it) and in no linked folder"
             )
         if path.is_dir():
@@ -63,7 +65,8 @@ def require_declared(params: DataParams) -> None:
     declared = set(declared_files())
     if missing := sorted(named - declared):
         raise MedtuneError(
-            f"{PIPELINE_FILE}: {STAGE} does not depend on {missing[0]}, which params.yaml names, so DVC would not "
+            f"{PIPELINE_FILE}: {STAGE} does not depend on {missing[0]}, which params.yaml names, so DVC "
+            f"would not "
             f"notice when it changes: medtune add {' '.join(missing)}"
         )
     if others := sorted(declared - named):
@@ -121,7 +124,8 @@ def _in_git(path: Path) -> bool:
 
 
 def _is_watched(path: Path) -> bool:
-    """Whether it is a file below data/raw by its real folder; the file itself may be a link, as to DVC's cache."""
+    """Whether it is a file below data/raw by its real folder; the file itself may be a link, as to DVC's
+    cache."""
     folder = path.parent
     if not folder.is_relative_to(RAW_FOLDER) or ".." in folder.parts:
         return False

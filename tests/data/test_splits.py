@@ -120,12 +120,12 @@ def test_added_rows_that_bridge_groups_move_none_either() -> None:
         for i in range(1, 199, 2)
     ]
     before, after = prepared(rows), prepared([*rows, *bridges])
-    moved = {id for id, name in split_of(after).items() if split_of(before).get(id, name) != name}
+    moved = {one for one, name in split_of(after).items() if split_of(before).get(one, name) != name}
     assert moved == set()
     assert after.report()["overlaps"] == NOTHING_SHARED
     assert after.report()["left_out"]["definition"]["leak"] > 0
     # The test stays whole: what leaks goes from training and validation.
-    assert {id for id, name in split_of(before).items() if name == "test"} <= split_of(after).keys()
+    assert {one for one, name in split_of(before).items() if name == "test"} <= split_of(after).keys()
 
 
 @pytest.mark.parametrize("shared", ["question", "answer", "context"])
@@ -176,7 +176,7 @@ def test_the_same_question_once_open_and_once_with_choices_stands_in_one_split()
     splits = split_of(prepared(rows))
     assert len(splits) < 200
     for i in range(100):
-        assert len({splits[id] for id in (f"{i}open", f"{i}closed") if id in splits}) == 1
+        assert len({splits[one] for one in (f"{i}open", f"{i}closed") if one in splits}) == 1
 
 
 def test_repeats_are_left_out_and_contradictions_too() -> None:
@@ -243,11 +243,11 @@ def test_near_duplicates_that_groups_hold_apart_leave_training() -> None:
     rows += [one.model_copy(update={"group": one.id}) for one in twins]
     apart, found = split_of(prepared(rows)), prepared(rows, near_duplicates=0.8)
     splits = split_of(found)
-    assert {id for id, name in apart.items() if name == "test"} == {
-        id for id, name in splits.items() if name == "test"
+    assert {one for one, name in apart.items() if name == "test"} == {
+        id for one, name in splits.items() if name == "test"
     }
     for i in range(150):
-        assert len({splits[id] for id in (f"{i}left", f"{i}right") if id in splits}) == 1
+        assert len({splits[one] for one in (f"{i}left", f"{i}right") if one in splits}) == 1
     left = [row for row in found.rejects if row.reason == "leak"]
     assert len(left) == 600 - len(splits) > 20
     assert re.search(r"nearly the same question \(8\d%\) as \d+\w+ \(mine.jsonl, line \d+\)", left[0].detail)
