@@ -107,35 +107,10 @@ def _members(
 
 
 def _too_few(kind: str, split: str, wanted: int | None, there: int) -> str:
+    key = f"data.kinds.{kind}.{split}"
     if wanted is None:
-        return
-        f"of data.kinds.{kind} no example is in {split}: raise its share, or set "
-        f"data.kinds.{kind}.{split} to 0" return f"data.kinds.{kind}.{split} asks for {wanted} examples, "
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f""
-        f"of which {there} are there"
+        return f"of data.kinds.{kind} no example is in {split}: raise its share, or set {key} to 0"
+    return f"{key} asks for {wanted} examples, of which {there} are there"
 
 
 def _what_there_is(
@@ -152,6 +127,6 @@ def _what_there_is(
             f"{name} {', '.join(f'{size} {split}' for size, split in zip(sizes, SPLITS, strict=True))}"
         )
     return (
-        f"There are: {'; '.join(found)}. data.validation and data.test are the shares of the groups; a kind without "
-        "a number takes all there are"
+        f"There are: {'; '.join(found)}. data.validation and data.test are the shares of the groups; a kind "
+        "without a number takes all there are"
     )
