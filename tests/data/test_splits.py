@@ -244,7 +244,7 @@ def test_near_duplicates_that_groups_hold_apart_leave_training() -> None:
     apart, found = split_of(prepared(rows)), prepared(rows, near_duplicates=0.8)
     splits = split_of(found)
     assert {one for one, name in apart.items() if name == "test"} == {
-        id for one, name in splits.items() if name == "test"
+        one for one, name in splits.items() if name == "test"
     }
     for i in range(150):
         assert len({splits[one] for one in (f"{i}left", f"{i}right") if one in splits}) == 1
