@@ -34,16 +34,20 @@ class Groups:
         self._leaders: dict[int, int] = {}
         self._sharers: Counter[int] = Counter()
         self._fact_ends = np.searchsorted(pool.table.numbers("fact_owners"), np.arange(len(pool) + 1))
-        self._rows = [0, 0, 0]
-        self._shares = (1 - params.validation - params.test, params.validation, params.test)
+        train, validation, test = 1 - params.validation - params.test, params.validation, params.test
+        self._shares = ((train, validation, test), (train + test, validation, 0.0))
+        self._rows = ([0, 0, 0], [0, 0, 0])
         self.leader = np.full(len(pool), -1, np.int64)
         self.split = pool.table.numbers("split").copy()
 
     def place(self, position: int, near: int | None = None) -> None:
         """Give an example its group and split; `near` is an earlier one that is nearly the same question."""
         keys = list(self._keys(position))
+        half = self._pool.table.may_validate[position]
+        # What may only validate joins no group of those that may be tested with.
+        keys = [key ^ half for key in keys]
         known = [self._leaders[key] for key in keys if key in self._leaders]
-        if near is not None:
+        if near is not None and self._pool.table.may_validate[near] == half:
             known.append(int(self.leader[near]))
         leader = known[0] if known else position
         self.leader[position] = leader
@@ -53,7 +57,7 @@ class Groups:
             self.split[position] = self._drawn(position)
         else:
             self.split[position] = self.split[leader]
-        self._rows[self.split[position]] += 1
+        self._rows[half][self.split[position]] += 1
 
     def _keys(self, position: int) -> Iterator[int]:
         """What binds an example to others, the strongest first; a stock answer binds no more."""
@@ -75,16 +79,18 @@ class Groups:
         return self._pool.table.facts[start:end].tolist()
 
     def _drawn(self, position: int) -> int:
+        half = self._pool.table.may_validate[position]
+        shares, rows = self._shares[half], self._rows[half]
         number = self._pool.table.split_draw[position]
         drawn = TRAIN
-        if number < self._params.test:
+        if number < shares[TEST]:
             drawn = TEST
-        elif number < self._params.test + self._params.validation:
+        elif number < shares[TEST] + shares[VALIDATION]:
             drawn = VALIDATION
-        placed = sum(self._rows) + 1
+        placed = sum(rows) + 1
         if placed > BALANCED or self._pool.table.known_groups[position]:
             return drawn
-        lacking = [share * placed - rows for share, rows in zip(self._shares, self._rows, strict=True)]
+        lacking = [share * placed - there for share, there in zip(shares, rows, strict=True)]
         most = int(np.argmax(lacking))
         return most if lacking[most] >= 1 or lacking[drawn] <= -1 + 1e-9 else drawn
 
@@ -96,7 +102,7 @@ def placed_groups(
     each."""
     groups = Groups(pool, params)
     for position in np.setdiff1d(np.arange(len(pool)), repeated):
-        if pool.table.ready[position]:
+        if pool.table.ready[position] and not pool.table.may_validate[position]:
             groups.leader[position] = position
             continue
         earlier = int(near[position])

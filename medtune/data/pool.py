@@ -33,13 +33,15 @@ NO_GROUP = "-"
 class Origin:
     """Where an example comes from: its source by number, the place in words, a ready-made split or UNDECIDED.
 
-    `known_groups`: the source says of each example to which group it belongs, and never grows.
+    `known_groups`: the source says of each example to which group it belongs, and never grows. `may_validate`:
+    it is of a ready-made training split beside which none for validation is given.
     """
 
     source: int
     place: str
     split: int = UNDECIDED
     known_groups: bool = False
+    may_validate: bool = False
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Table:
     split: "array[int]" = field(default_factory=lambda: array("b"))
     ready: "array[int]" = field(default_factory=lambda: array("b"))
     known_groups: "array[int]" = field(default_factory=lambda: array("b"))
+    may_validate: "array[int]" = field(default_factory=lambda: array("b"))
     is_open: "array[int]" = field(default_factory=lambda: array("b"))
     question: "array[int]" = field(default_factory=lambda: array("Q"))
     stem: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -121,6 +124,7 @@ class Pool:
         table.split.append(origin.split)
         table.ready.append(origin.split != UNDECIDED)
         table.known_groups.append(origin.known_groups)
+        table.may_validate.append(origin.may_validate)
         table.is_open.append(example.choices is None)
         stem = stem_of(example)
         table.stem.append(digest(stem))

@@ -22,6 +22,7 @@ from medtune.data.columns import resolve_columns
 from medtune.data.faults import Fault, Rejects
 from medtune.data.files import COMPRESSIONS, READERS, Fields, Rows, place_in, rows_of
 from medtune.data.forms import Form
+from medtune.data.grouping import SPLITS
 from medtune.data.params import DataParams, SourceParams, SplitName
 from medtune.data.pool import NO_GROUP, UNDECIDED, Origin, Pool, digest
 from medtune.data.tracking import RAW_FOLDER, files_at
@@ -172,7 +173,8 @@ def _read_part(
     rejects: Rejects,
     ids: dict[int, int],
 ) -> None:
-    split = UNDECIDED if part.split is None else ("train", "validation", "test").index(part.split)
+    split = UNDECIDED if part.split is None else SPLITS.index(part.split)
+    may_validate = part.split == "train" and "validation" not in (part.params.splits or {})
     for file, number, row in _rows_with_files(part):
         place, name = place_in(file, number), None
         try:
@@ -190,7 +192,8 @@ def _read_part(
         except Fault as fault:
             rejects.add(part.source, place, name, fault.reason, fault.detail)
             continue
-        position = pool.append(_shown(example, params), Origin(source, place, split))
+        origin = Origin(source, place, split, may_validate=may_validate)
+        position = pool.append(_shown(example, params), origin)
         ids.setdefault(digest(example.id), position)
 
 

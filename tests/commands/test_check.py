@@ -24,15 +24,17 @@ def content(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_sizes_that_the_ontology_cannot_give_are_told(content: dict[str, Any]) -> None:
     content["data"]["kinds"]["organ_system"]["validation"] = 1_000_000
     (problem,) = check.check_project(content)
-    assert problem.startswith("params.yaml: data.kinds.organ_system.validation asks for 1000000 examples; ")
-    assert "that data.validation gives to this split" in problem
+    assert problem.startswith(
+        "params.yaml: data.kinds.organ_system.validation asks for 1000000 examples, of which "
+    )
+    assert "There are: organ_system " in problem
 
 
 def test_questions_that_were_made_are_not_made_again(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[DataParams] = []
-    monkeypatch.setattr(check, "load_source", made.append)
+    monkeypatch.setattr(check, "prepare", made.append)
     assert check.check_project(content) == []
     assert made == []
 

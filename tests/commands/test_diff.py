@@ -322,9 +322,9 @@ def with_raw_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline that reads a file below data/raw, with a commit before and one after `dvc add`."""
     folder = tmp_path_factory.mktemp("raw")
     files = FILES | {
-        "params.yaml": PARAMS + "data: {source: data/raw/mine.jsonl}\n",
+        "params.yaml": PARAMS + "data: {sources: {mine: {path: data/raw/mine.jsonl}}}\n",
         "dvc.yaml": PIPELINE.replace(
-            "deps: [digests/evaluate.json]", "deps: [digests/evaluate.json, data/raw]"
+            "deps: [digests/evaluate.json]", "deps: [digests/evaluate.json, data/raw/mine.jsonl]"
         ),
         ".gitignore": "/data/raw/*.jsonl\n",
         "data/raw/mine.jsonl": "{}\n",
@@ -354,7 +354,7 @@ def test_own_data_is_vouched_for_whether_dvc_has_it_or_not(
     for revision in ("before", "after"):
         assert len(read_predictions(revision)) == 160
     for revision in ("not-run", "workspace"):
-        with pytest.raises(MedtuneError, match="is not of its data/raw"):
+        with pytest.raises(MedtuneError, match=r"is not of its data/raw/mine\.jsonl"):
             read_predictions(revision)
     monkeypatch.chdir(with_raw_data / "metrics")
     with pytest.raises(MedtuneError, match="run this in the top folder of the repository"):

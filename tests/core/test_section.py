@@ -76,7 +76,7 @@ def test_a_bad_value_names_key_value_and_accepted(
             "a/b",
             "in configs/accelerate, without .yaml",
         ),
-        (DataParams, "data.sha256", "abc", "must be 64 hexadecimal digits, or null"),
+        (DataParams, "data.sources.hpo.sha256", "abc", "must be 64 hexadecimal digits, or null"),
         (ComputeParams, "compute.quantization", "int4", "is 'int4': must be 'nf4', or null"),
     ],
 )

@@ -281,6 +281,21 @@ def test_ready_made_splits_stay_as_they_are_and_their_leaks_are_told(
     assert len(leaking.splits["train"]) == 41
 
 
+def test_a_split_that_is_not_ready_made_is_drawn_from_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw")
+    raw.mkdir(parents=True)
+    for name, numbers in {"train": range(60), "test": range(60, 70)}.items():
+        rows = [{"question": f"Question {i}?", "answer": f"Answer {i}"} for i in numbers]
+        (raw / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = prepare(with_source(splits={name: f"data/raw/{name}.jsonl" for name in ("train", "test")}))
+    assert {one.question for one in found.splits["test"]} == {f"Question {i}?" for i in range(60, 70)}
+    assert 5 <= len(found.splits["validation"]) <= 7
+    assert len(found.splits["train"]) + len(found.splits["validation"]) == 60
+
+
 def test_several_sources_have_their_kinds_prompts_and_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

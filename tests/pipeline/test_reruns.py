@@ -96,7 +96,10 @@ def a_line_of_a_card(project: Path) -> None:
 
 
 def a_data_parameter_that_leaves_the_questions(project: Path) -> None:
-    edit_params(project / "params.yaml", {"data.sha256": file_sha256(project / "data/raw/questions.jsonl")})
+    edit_params(
+        project / "params.yaml",
+        {"data.sources.sums.sha256": file_sha256(project / "data/raw/questions.jsonl")},
+    )
 
 
 def parameter(key: str, value: object) -> Callable[[Path], None]:
@@ -179,12 +182,16 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
         ({"evaluate.partial_f1": "half"}, "evaluate.partial_f1 is 'half'"),
         (
             {"evaluate.set_kinds": ["definitoin"]},
-            "'definitoin', which data.kinds lacks; did you mean 'definition'?",
+            "'definitoin', of which there are no questions; did you mean 'definition'?",
         ),
         ({"answer.launch": "dpp"}, "answer.launch is 'dpp'; did you mean 'ddp'?"),
         ({"compute.device": "cuda"}, "compute.device is 'cuda', but no CUDA device is there"),
         ({"model.sha256": "0" * 64}, "model.sha256 in params.yaml says 000"),
-        ({"data.source": "data/raw/nothing.jsonl"}, "data/raw/nothing.jsonl: no such file"),
+        (
+            {"data.sources.sums.path": "data/raw/nothing.jsonl"},
+            "prepare does not depend on data/raw/nothing.jsonl, which params.yaml names",
+        ),
+        ({"data.sources.sums.columns": {"answer": "anwser"}}, "columns.answer is 'anwser', a column that"),
         ({"finetune.launch": "fsdp"}, "finetune.launch is 'fsdp', which shards a model on GPUs only"),
         ({"finetune.max_length": 8}, "examples have more tokens than finetune.max_length (8), first "),
         ({"answer.shots": 17}, "answer.shots is 17"),
@@ -192,7 +199,7 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
             {"answer.shots": 4, "data.kinds.definition.train": 3},
             "answer.shots is 4, but data.kinds.definition.train is 3; lower the one or raise the other",
         ),
-        ({"data.kinds.definition.test": 200}, "data.kinds.definition.test asks for 200 examples; "),
+        ({"data.kinds.definition.test": 200}, "data.kinds.definition.test asks for 200 examples, of which "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -286,7 +286,9 @@ def test_verify_reads_what_a_push_to_a_cloud_versioned_remote_makes_of_dvc_lock(
     run("dvc", "push", cwd=team.first)
     spoilt = attempt(*MEDTUNE, "verify", cwd=team.first)
     assert spoilt.returncode == 1
-    assert "dvc.lock: has no hash for data/raw, as after `dvc push` to a cloud-versioned" in spoilt.stdout
+    assert (
+        "dvc.lock: has no hash for metrics/kinds, as after `dvc push` to a cloud-versioned" in spoilt.stdout
+    )
     assert "Traceback" not in spoilt.stderr
     # From the run cache: every file is here.
     assert repro(team.first) == set()
