@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = (".safetensors", ".bin")
+LARGE = (".safetensors", ".bin", ".parquet")
 """What a repository keeps outside git: named by sha256, sent by the other host."""
 
 _API = re.compile(
@@ -43,17 +43,26 @@ class Request:
 
 @dataclass
 class Repository:
-    """A folder at one commit; `readers` are the tokens with access if it is gated, else None."""
+    """A folder at one commit, which `references` mean; `readers` have access if it is gated, else None."""
 
     folder: Path
     commit: str
     readers: set[str] | None = None
+    references: tuple[str, ...] = ("main",)
 
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
     def entry(self, path: Path) -> dict[str, Any]:
-        """A file as listings describe it."""
+        """A file or a folder as listings describe it."""
+        if path.is_dir():
+            name = path.relative_to(self.folder).as_posix()
+            return {
+                "type": "directory",
+                "path": name,
+                "size": 0,
+                "oid": hashlib.sha1(name.encode()).hexdigest(),
+            }
         size, digest = path.stat().st_size, _digest(path)
         entry: dict[str, Any] = {
             "type": "file",
@@ -176,17 +185,15 @@ class _Handler(BaseHTTPRequestHandler):
             if token is None:
                 raise _RefusedError(401, "Invalid username or password.")
             raise _RefusedError(404, "Repository not found", "RepoNotFound")
-        if revision not in (None, "main", repository.commit):
+        if revision not in (None, *repository.references, repository.commit):
             raise _RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return repository
 
     def _api(self, repository: Repository, match: re.Match[str], form: dict[str, list[str]]) -> None:
         if match["what"] == "tree":
-            folder = repository.folder / (match["file"] or "")
-            files = [path for path in repository.files() if path.is_relative_to(folder)]
-            if not files:
-                raise _RefusedError(404, f"{match['file']} does not exist", "EntryNotFound")
-            answer: object = [repository.entry(path) for path in files]
+            query = parse_qs(urlsplit(self.path).query)
+            recursive = query.get("recursive", [""])[0].lower() in ("true", "1")
+            answer: object = self._tree(repository, match["file"] or "", recursive)
         elif match["what"] == "paths-info":
             named = [repository.folder / name for name in form.get("paths", [])]
             answer = [repository.entry(path) for path in named if path.is_file()]
@@ -195,6 +202,15 @@ class _Handler(BaseHTTPRequestHandler):
             identifier = match["repo"].partition("/")[2]
             answer = {"id": identifier, "sha": repository.commit, "siblings": siblings, "tags": []}
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    @staticmethod
+    def _tree(repository: Repository, name: str, recursive: bool) -> list[dict[str, Any]]:
+        """What a folder has, folders too; what these have only if asked for."""
+        folder = repository.folder / name
+        if not folder.is_dir():
+            raise _RefusedError(404, f"{name} does not exist", "EntryNotFound")
+        paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+        return [repository.entry(path) for path in paths]
 
     def _file(self, repository: Repository, path: Path, token: str | None) -> None:
         if repository.readers is not None and token is None:

@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     use.add_argument("--list", action="store_true", help="list the profiles")
     use.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
     use.set_defaults(call=_use)
+    pin = commands.add_parser("pin", help="write the present commits and hashes into params.yaml")
+    pin.add_argument("names", nargs="*", metavar="NAME", help="model, or a source (default: all on the hub)")
+    pin.add_argument("--revision", metavar="REF", help="a branch, tag or commit (default: the main branch)")
+    pin.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
+    pin.set_defaults(call=_pin)
     plan = commands.add_parser("plan", help="how much memory the stages need, and whether it is there")
     plan.add_argument("profile", nargs="?", help="of profiles/NAME.yaml (default: params.yaml as it is)")
     plan.add_argument(
@@ -125,7 +130,8 @@ def _ask(arguments: argparse.Namespace) -> None:
 
 
 def _use(arguments: argparse.Namespace) -> None:
-    from medtune.commands.profiles import apply_profile, list_profiles
+    from medtune.commands.pin import unpinned_names
+    from medtune.commands.profiles import apply_profile, declare_sources, list_profiles, touches_data
 
     if arguments.list or arguments.name is None:
         profiles = list_profiles()
@@ -141,7 +147,22 @@ def _use(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print("\nnothing was written")
     else:
-        print(f"\nparams.yaml is profile {arguments.name}; run: dvc repro")
+        if touches_data(arguments.name) and declare_sources():
+            print("\ndvc.yaml: prepare depends on other files now")
+        unpinned = unpinned_names()
+        pin = f"medtune pin {' '.join(unpinned)} && " if unpinned else ""
+        print(f"\nparams.yaml is profile {arguments.name}; run: {pin}dvc repro")
+
+
+def _pin(arguments: argparse.Namespace) -> None:
+    from medtune.commands.pin import pin
+
+    difference = pin(arguments.names, arguments.revision, write=not arguments.dry_run)
+    if not difference:
+        print("params.yaml has the present commits and hashes already: nothing changes")
+        return
+    print(difference)
+    print("\nnothing was written" if arguments.dry_run else "\nparams.yaml is pinned; run: dvc repro")
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Profiles: settings for one model on one kind of machine, merged into `params.yaml` by `medtune use`.
+"""Profiles: settings for a model on a kind of machine, or for a set of questions, merged into `params.yaml`.
 
 A profile is a part of a params.yaml:
 
@@ -8,22 +8,22 @@ A profile is a part of a params.yaml:
     compute:
       attention: sdpa
 
-Comments stay, and what the user has set that no profile touches.
+`medtune use` merges it key by key. Entries that the user names, such as the sources of `data.sources`, are
+replaced together: those of the profile are all that there are. Comments stay, and what the user has set that
+no profile touches.
 """
 
-import shutil
-from collections.abc import Mapping, MutableMapping
-from difflib import unified_diff
-from io import StringIO
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from medtune.commands.sections import SECTION_TYPES
+from medtune.commands.params_file import LAYOUT, Keys, check_sections, edit_file, value_in, with_value
+from medtune.commands.sections import named_entries
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.section import PARAMS_FILE
-from medtune.core.yaml_file import read_yaml
+from medtune.core.yaml_file import parse_yaml, read_yaml
+from medtune.data.params import DataParams
+from medtune.data.tracking import declare, named_files
 
 PROFILES = Path("profiles")
 
@@ -42,19 +42,35 @@ def list_profiles(folder: Path = PROFILES) -> dict[str, str]:
 def apply_profile(
     name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES, *, write: bool = True
 ) -> str:
-    """Merge a profile into `params_file`, in one step and only if the whole is valid; return the diff."""
+    """Merge a profile into `params_file`, in one step and only if the whole is valid; returns the diff."""
     profile = folder / f"{name}.yaml"
     # Also reads the profile for its errors, which name the file and the line.
-    merged_params(name, params_file, folder)
-    before = params_file.read_text(encoding="utf-8")
-    content = _round_trip().load(before)
-    _overlay(content, _round_trip().load(profile))
-    text = StringIO()
-    _round_trip().dump(content, text)
-    _replace(params_file, text.getvalue(), profile, write=write)
-    file = str(params_file)
-    after = text.getvalue().splitlines()
-    return "\n".join(unified_diff(before.splitlines(), after, file, file, n=2, lineterm=""))
+    merged = merged_params(name, params_file, folder)
+    source = profile.read_text(encoding="utf-8")
+
+    def change(text: str) -> str:
+        for keys in list(_changes(parse_yaml(text, params_file), parse_yaml(source, profile))):
+            try:
+                text = with_value(text, keys, value_in(source, keys))
+            except KeyError:
+                raise MedtuneError(
+                    f"{profile}: {'.'.join(keys)} has no place in {params_file}; {LAYOUT}"
+                ) from None
+        if parse_yaml(text, params_file) != merged:
+            raise MedtuneError(f"{params_file}: cannot be edited as it is laid out; {LAYOUT}")
+        return text
+
+    return edit_file(params_file, change, profile, write=write)
+
+
+def touches_data(name: str, folder: Path = PROFILES) -> bool:
+    """Whether a profile says where the questions come from."""
+    return DataParams.name in read_yaml(folder / f"{name}.yaml")
+
+
+def declare_sources() -> bool:
+    """Have dvc.yaml depend on the local files that params.yaml now names; whether that changed it."""
+    return declare(named_files(DataParams.load()))
 
 
 def merged_params(name: str, params_file: Path = PARAMS_FILE, folder: Path = PROFILES) -> dict[str, Any]:
@@ -62,49 +78,29 @@ def merged_params(name: str, params_file: Path = PARAMS_FILE, folder: Path = PRO
     profiles = list(list_profiles(folder))
     if name not in profiles:
         raise MedtuneError(f"no profile '{name}' in {folder}; {nearest(name, profiles)}")
-    _check(params_file)
+    check_sections(params_file)
     content = read_yaml(params_file)
     _overlay(content, read_yaml(folder / f"{name}.yaml"))
     return content
 
 
-def _check(params_file: Path) -> None:
-    for section in SECTION_TYPES:
-        section.load(params_file)
-
-
-def _round_trip() -> YAML:
-    """YAML that is written as it was read: comments, quotes, `1e-3`, and long lines as they are."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    return yaml
-
-
 def _overlay(content: MutableMapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """Merge mappings key by key; every other value is replaced."""
+    """Merge the values that differ."""
+    for keys in list(_changes(content, changes)):
+        here, value = content, changes
+        for key in keys[:-1]:
+            here, value = here[key], value[key]
+        here[keys[-1]] = value[keys[-1]]
+
+
+def _changes(
+    content: Mapping[str, Any], changes: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[Keys]:
+    """The paths of the values to be replaced: mappings key by key, but for entries that the user names."""
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), MutableMapping):
-            _overlay(content[key], value)
-        else:
-            content[key] = value
-
-
-def _replace(path: Path, text: str, profile: Path, *, write: bool) -> None:
-    """Make `text` the file's content, in one step, if it is valid."""
-    path = path.resolve()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        try:
-            _check(partial)
-        except MedtuneError as error:
-            raise MedtuneError(f"{profile}: {str(error).removeprefix(f'{partial}: ')}") from None
-        if write:
-            shutil.copymode(path, partial)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        keys, here = (*above, key), content.get(key)
+        if isinstance(value, Mapping) and isinstance(here, Mapping) and keys not in named_entries():
+            yield from _changes(here, value, keys)
+        # By its words: 1, 1.0 and true are equal, and accepted in different places.
+        elif key not in content or repr(here) != repr(value):
+            yield keys

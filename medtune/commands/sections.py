@@ -9,8 +9,9 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -95,6 +96,23 @@ def schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The content of params.schema.json."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+@cache
+def named_entries() -> frozenset[tuple[str, ...]]:
+    """The paths of the keys whose value is a mapping by names of the user's own, such as data.sources."""
+    return frozenset(
+        (section.name, name)
+        for section in SECTION_TYPES
+        for name, field in section.model_fields.items()
+        if any(_is_by_name(part) for part in (field.annotation, *get_args(field.annotation)))
+    )
+
+
+def _is_by_name(annotation: Any) -> bool:
+    key, value = (*get_args(annotation), None, None)[:2]
+    is_model = isinstance(value, type) and issubclass(value, BaseModel)
+    return get_origin(annotation) is dict and key is str and is_model
 
 
 def _words() -> dict[tuple[str, ...], str]:

@@ -139,8 +139,11 @@ def resolve_columns(
         # Of a PubMedQA file the long answer may be wanted: then its yes or no are no choices.
         form = None
     held: dict[str, Any] = {}
+    taken = {place for value in told.values() for place in _listed(value)}
     for field in ColumnParams.model_fields:
-        if (found := told.get(field) or _of_form(form, field, by_name)) is not None:
+        found = told.get(field) or _of_form(form, field, by_name)
+        # Of an alpaca file whose `input` is told to be the question, it is no context besides.
+        if found is not None and (field in told or not taken.intersection(_listed(found))):
             held[field] = found
     is_conversation = "messages" in held and "question" not in told
     for field in ColumnParams.model_fields:

@@ -20,11 +20,13 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.hashing import content_sha256
 from medtune.core.hub import Repository, ask, explained, fetch_large, listing, require_pinned, snapshot
+from medtune.core.yaml_file import read_yaml
 from medtune.data.files import COMPRESSIONS, READERS, format_of
 from medtune.data.params import SourceParams, SplitName
 
@@ -119,6 +121,10 @@ def _names(repository: Repository, source: SourceParams) -> dict[SplitName | Non
         found = _by_split(folder, repository, source.config)
     chosen = _chosen(repository, source, list(found))
     for split in chosen.values():
+        if not found[split]:
+            raise MedtuneError(
+                f"{repository.pinned} has no file of the split {split} that datasets would read"
+            )
         for file in found[split]:
             _require_readable(repository, file)
     return {split: found[theirs] for split, theirs in chosen.items()}
@@ -167,18 +173,19 @@ def _by_split(folder: Path, repository: Repository, config: str | None) -> dict[
     import datasets
 
     try:
+        _require_own_files(repository, folder)
         configs = datasets.get_dataset_config_names(str(folder))
         default = datasets.get_dataset_default_config_name(str(folder))
-    except Exception as error:
-        raise MedtuneError(_undetermined(repository, folder, error)) from None
-    _require_config(repository, config, configs, default)
-    try:
+        _require_config(repository, config, configs, default)
         cache = str(folder.parent / "cache")
         builder = datasets.load_dataset_builder(str(folder), name=config, cache_dir=cache)
+    except MedtuneError:
+        raise
     except Exception as error:
+        # Of whatever type: what the card says is anybody's.
         raise MedtuneError(_undetermined(repository, folder, error)) from None
     found = {
-        str(split): [_name_in(folder, file, repository) for file in files]
+        str(split): [Path(file).relative_to(folder).as_posix() for file in files]
         for split, files in (builder.config.data_files or {}).items()
     }
     _require_plain(repository, builder, {name for names in found.values() for name in names})
@@ -209,13 +216,27 @@ def _require_config(
         )
 
 
-def _name_in(folder: Path, file: str, repository: Repository) -> str:
-    try:
-        return Path(file).relative_to(folder).as_posix()
-    except ValueError:
-        raise MedtuneError(
-            f"{repository.pinned} names data that is no file of it, and that its commit does not pin: {file}"
-        ) from None
+def _require_own_files(repository: Repository, folder: Path) -> None:
+    """Refuse a card whose configurations name data by an address or a place of this machine."""
+    found: list[Any] = []
+    if (folder / CARDS[0]).is_file():
+        found.append(DatasetCard.load(folder / CARDS[0]).data.to_dict().get("configs"))
+    if (folder / CARDS[1]).is_file():
+        found.append(read_yaml(folder / CARDS[1]).get("configs"))
+    for place in _texts(found):
+        if "://" in place or place.startswith(("/", "~")) or ".." in PurePosixPath(place).parts:
+            raise MedtuneError(
+                f"{repository.pinned}: its card names data elsewhere ({place}), which its commit does not pin"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a nest of lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _require_plain(repository: Repository, builder: "DatasetBuilder", names: Collection[str]) -> None:

@@ -98,16 +98,26 @@ def parts_of(name: str, source: SourceParams) -> list[Part]:
         from medtune.data.hub import hub_files
 
         return [Part(name, source, files, split) for split, files in hub_files(name, source).items()]
+    parts = _local_parts(name, source)
+    if source.sha256 is not None:
+        files = [file for part in parts for file in part.files]
+        found = content_sha256(files, Path())
+        require_sha256(", ".join(map(str, files)), found, source.sha256, f"data.sources.{name}.sha256")
+    return parts
+
+
+def local_sha256(name: str, source: SourceParams) -> str:
+    """The sha256 of a source of local files as it is to be in params.yaml."""
+    return content_sha256((file for part in _local_parts(name, source) for file in part.files), Path())
+
+
+def _local_parts(name: str, source: SourceParams) -> list[Part]:
     places = [(source.path, None)] if source.splits is None else list(source.splits.items())
     parts = []
     for first, second in places:
         split, place = (None, first) if source.splits is None else (first, second)
         key = f"data.sources.{name}.path" if split is None else f"data.sources.{name}.splits.{split}"
         parts.append(Part(name, source, files_at(str(place), key), split))  # type: ignore[arg-type]
-    if source.sha256 is not None:
-        files = sorted({file for part in parts for file in part.files})
-        found = content_sha256(files, Path())
-        require_sha256(", ".join(map(str, files)), found, source.sha256, f"data.sources.{name}.sha256")
     return parts
 
 

@@ -44,31 +44,38 @@ class ModelFiles:
 
 def locate(model: ModelParams) -> ModelFiles:
     """Find the files that `model.source` names (a hub id is downloaded) and check them."""
-    is_hub_id = _HUB_ID.fullmatch(model.source) is not None
-    if model.revision is not None and not is_hub_id:
+    files = find_files(model)
+    # A commit hash pins a hub model's files already; elsewhere the sha256 is the only pin.
+    if model.sha256 is not None or not is_hub_id(model):
+        require_sha256(model.source, files.sha256, model.sha256, "model.sha256")
+    return files
+
+
+def is_hub_id(model: ModelParams) -> bool:
+    """Whether `model.source` is the name of a repository of the hub."""
+    return _HUB_ID.fullmatch(model.source) is not None
+
+
+def find_files(model: ModelParams) -> ModelFiles:
+    """The files that `model.source` names, whatever their sha256."""
+    if model.revision is not None and not is_hub_id(model):
         raise MedtuneError(
             f"params.yaml: model.revision belongs to a hub id, but model.source is '{model.source}'"
         )
     if model.source.startswith("package:"):
         path = _package_file(model.source)
-        files = ModelFiles(path, file_sha256(path))
-    elif model.source.startswith(("./", "../", "/", "~")):
-        files = _folder(Path(model.source).expanduser(), model.source)
-    elif is_hub_id:
+        return ModelFiles(path, file_sha256(path))
+    if model.source.startswith(("./", "../", "/", "~")):
+        return _folder(Path(model.source).expanduser(), model.source)
+    if is_hub_id(model):
         pinned = f"{model.source} at {model.revision}"
-        files = find_commit(model, lambda path: _folder(path, pinned))
-    else:
-        raise MedtuneError(f"params.yaml: model.source is '{model.source}'; accepted: {ACCEPTED}")
-    # A commit hash pins a hub model's files already; elsewhere the sha256 is the only pin.
-    if model.sha256 is not None or not is_hub_id:
-        require_sha256(model.source, files.sha256, model.sha256, "model.sha256")
-    return files
+        return find_commit(model, lambda path: _folder(path, pinned))
+    raise MedtuneError(f"params.yaml: model.source is '{model.source}'; accepted: {ACCEPTED}")
 
 
 def check_files(model: ModelParams) -> None:
     """Refuse what `locate` would refuse, as far as one can tell without fetching any weights."""
-    is_hub_id = _HUB_ID.fullmatch(model.source) is not None
-    if not is_hub_id:
+    if not is_hub_id(model):
         locate(model)
         return
     require_revision(model)
