@@ -40,7 +40,7 @@ def pin(
     *,
     write: bool = True,
 ) -> str:
-    """Write the present revisions and hashes of `names` (none: all) into params.yaml; returns the diff.
+    """Write present revisions and hashes of `names` (none: all) into params.yaml; returns the difference.
 
     `reference` is a branch, a tag or a commit of the one hub id that is named. MedtuneError: a name is unknown
     or has nothing to pin, the hub cannot be asked, or the data cannot be had.

@@ -21,6 +21,8 @@ from tests.commands.test_cli import medtune
 from tests.conftest import ROOT, example, set_today
 
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+MODELS = [name for name in PROFILES if "model" in read_yaml(ROOT / "profiles" / f"{name}.yaml")]
+QUESTIONS = [name for name in PROFILES if name not in MODELS]
 SHIPPED = (ROOT / "params.yaml").read_bytes()
 DAYS = [datetime(2024, 7, 26), datetime(2031, 1, 2)]
 
@@ -62,41 +64,101 @@ def test_a_shipped_profile_makes_a_valid_params_file_that_says_what_it_says(proj
     assert {key: found[key] for key in wanted} == wanted
     before = leaves(yaml.safe_load(SHIPPED))
     after = leaves(yaml.safe_load(Path("params.yaml").read_bytes()))
-    assert {key for key in after if after[key] != before[key]} <= set(wanted)
+    assert {key for key in after if after[key] != before.get(key)} <= set(wanted)
+    assert {key for key in before if key not in after} <= {key for key in before if is_by_name(key)}
+
+
+def is_by_name(key: str) -> bool:
+    """Whether it is below one of the mappings whose entries a profile replaces together."""
+    return key.startswith(("data.sources.", "data.kinds."))
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_comments_and_the_order_of_keys_stay(project: Path, name: str) -> None:
     apply_profile(name)
     text = Path("params.yaml").read_text()
-    assert comments(text) == comments(SHIPPED.decode())
-    assert list(leaves(yaml.safe_load(text))) == list(leaves(yaml.safe_load(SHIPPED)))
+    # A source brings its own comments along.
+    assert [line for line in comments(text) if line in comments(SHIPPED.decode())] == comments(
+        SHIPPED.decode()
+    )
+    kept = [
+        [
+            key
+            for key in leaves(yaml.safe_load(content))
+            if not f"{key}.".startswith(("data.sources.", "data.kinds."))
+        ]
+        for content in (text, SHIPPED)
+    ]
+    assert kept[0] == kept[1]
 
 
-def test_every_profile_sets_the_same_keys_so_that_none_leaves_a_trace() -> None:
-    keys = {name: set(leaves(read_yaml(ROOT / "profiles" / f"{name}.yaml"))) for name in PROFILES}
+@pytest.mark.parametrize(("names", "default"), [(MODELS, "smollm2-135m"), (QUESTIONS, "hpo")])
+def test_every_profile_of_a_sort_sets_the_same_keys_so_that_none_leaves_a_trace(
+    names: list[str], default: str
+) -> None:
+    keys = {
+        name: {
+            ".".join(key.split(".")[:2]) if f"{key}.".startswith(("data.sources.", "data.kinds.")) else key
+            for key in leaves(read_yaml(ROOT / "profiles" / f"{name}.yaml"))
+        }
+        for name in names
+    }
     assert len(keys) >= 4
-    for name in PROFILES:
-        assert keys[name] == keys["smollm2-135m"], name
+    for name in names:
+        assert keys[name] == keys[default], name
 
 
-def test_the_default_profile_is_the_shipped_file(project: Path) -> None:
-    assert apply_profile("smollm2-135m") == ""
+@pytest.mark.parametrize("default", ["smollm2-135m", "hpo"])
+def test_the_default_profiles_are_the_shipped_file(project: Path, default: str) -> None:
+    assert apply_profile(default) == ""
     assert Path("params.yaml").read_bytes() == SHIPPED
 
 
-def test_going_back_to_the_default_restores_every_byte(project: Path) -> None:
+def test_going_back_to_the_defaults_restores_every_byte(project: Path) -> None:
     for name in PROFILES:
         apply_profile(name)
     apply_profile("smollm2-135m")
+    apply_profile("hpo")
     assert Path("params.yaml").read_bytes() == SHIPPED
 
 
 def test_hub_models_are_pinned_by_commit_and_every_profile_is_described() -> None:
     for name, description in list_profiles(ROOT / "profiles").items():
         assert description
-        model = read_yaml(ROOT / "profiles" / f"{name}.yaml")["model"]
-        assert (model["revision"] is None) == model["source"].startswith("package:")
+        if name in MODELS:
+            model = read_yaml(ROOT / "profiles" / f"{name}.yaml")["model"]
+            assert (model["revision"] is None) == model["source"].startswith("package:")
+        elif name != "hpo":
+            # Their commits could not be looked up: whoever uses one is told to.
+            assert "medtune pin" in description
+
+
+def test_sources_and_kinds_of_a_profile_replace_those_that_are_there(project: Path) -> None:
+    apply_profile("medqa")
+    data = read_yaml(Path("params.yaml"))["data"]
+    assert list(data["sources"]) == ["medqa"]
+    assert data["kinds"] is None
+    own = (
+        "data:\n  sources:\n    mine:\n      path: org/name\n      split: train\n  kinds: {fact: {test: 3}}\n"
+    )
+    apply_profile(set_profile(project, own))
+    data = read_yaml(Path("params.yaml"))["data"]
+    assert data["sources"] == {"mine": {"path": "org/name", "split": "train"}}
+    assert data["kinds"] == {"fact": {"test": 3}}
+    assert data["near_duplicates"] == 0.8
+
+
+def test_use_has_dvc_depend_on_the_files_of_the_new_sources_alone(project: Path) -> None:
+    pipeline = (ROOT / "dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(pipeline)
+    (project / "data" / "raw").mkdir(parents=True)
+    Path("data/raw/mine.jsonl").write_text("{}")
+    name = set_profile(project, "data:\n  sources:\n    mine: {path: data/raw/mine.jsonl}\n  kinds: null\n")
+    assert "dvc.yaml: prepare depends on other files now" in medtune("use", name, cwd=project).stdout
+    assert "data/raw/mine.jsonl" in read_yaml(Path("dvc.yaml"))["stages"]["prepare"]["deps"]
+    shown = medtune("use", "medqa", cwd=project).stdout
+    assert shown.endswith("\nparams.yaml is profile medqa; run: medtune pin medqa && dvc repro\n")
+    assert "data/raw/mine.jsonl" not in read_yaml(Path("dvc.yaml"))["stages"]["prepare"]["deps"]
 
 
 @pytest.mark.parametrize("name", PROFILES)
