@@ -3,8 +3,8 @@
     medtune add data/raw/mine.csv           # or a pattern: 'data/raw/mine-*.jsonl'
     medtune add                             # what params.yaml names already
 
-A file from elsewhere is copied below data/raw/. What params.yaml does not name yet becomes a source: in place of the
-shipped ontology, else beside the sources that are there.
+A file from elsewhere is copied below data/raw/. What params.yaml does not name yet becomes a source: in
+place of the shipped ontology, else beside the sources that are there.
 """
 
 import re
@@ -24,7 +24,8 @@ from medtune.data.params import DataParams
 from medtune.data.tracking import PIPELINE_FILE, RAW_FOLDER, declare, files_at, named_files, unversioned
 
 NEUTRAL_PROMPT = (
-    "Answer the medical question in its shortest form. Where choices are given, answer with one of them, word for "
+    "Answer the medical question in its shortest form. Where choices are given, answer with one of them, "
+    "word for "
     "word."
 )
 """Takes the place of the shipped prompt, which speaks of organ systems."""
@@ -45,7 +46,10 @@ def add(places: Sequence[str]) -> str:
             raise MedtuneError(f"{path}: no such file, but params.yaml names it")
     if new := unversioned(files):
         _dvc_add(new)
-        done.append(f"tracked by DVC: {', '.join(map(str, new))}; commit the .dvc files, and run `dvc push` for others")
+        done.append(
+            f"tracked by DVC: {', '.join(map(str, new))}; commit the .dvc files, and run `dvc push` for "
+            f"others"
+        )
     if declare(files):
         done.append(f"{PIPELINE_FILE}: prepare depends on {', '.join(map(str, files)) or 'no local file'}")
     return "\n".join(done) or "nothing to do: every file that params.yaml names is tracked and a dependency"
@@ -56,7 +60,9 @@ def _below_raw(place: str, done: list[str]) -> str:
     path = Path(place)
     if not any(mark in place for mark in "*?["):
         if format_of(path) is None:
-            raise MedtuneError(f"{place}: unknown format; accepted: {', '.join(READERS)}, each also .gz or .zst")
+            raise MedtuneError(
+                f"{place}: unknown format; accepted: {', '.join(READERS)}, each also .gz or .zst"
+            )
         if not path.is_file():
             raise MedtuneError(f"{place}: no such file")
     here = Path.cwd()

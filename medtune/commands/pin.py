@@ -42,8 +42,8 @@ def pin(
 ) -> str:
     """Write present revisions and hashes of `names` (none: all) into params.yaml; returns the difference.
 
-    `reference` is a branch, a tag or a commit of the one hub id that is named. MedtuneError: a name is unknown
-    or has nothing to pin, the hub cannot be asked, or the data cannot be had.
+    `reference` is a branch, a tag or a commit of the one hub id that is named. MedtuneError: a name is
+    unknown or has nothing to pin, the hub cannot be asked, or the data cannot be had.
     """
     content = read_yaml(params_file)
     floating = _without_floating(content)

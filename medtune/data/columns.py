@@ -8,6 +8,7 @@ printed; where two columns may be the answer nothing is guessed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from medtune.core.errors import MedtuneError, nearest
@@ -25,6 +26,7 @@ class Form:
     holds: Mapping[str, str | list[str]]
     choices: tuple[str, ...] | None = None
     looks: str = ""
+    second_answer: str | None = None
 
 
 FORMS = (
@@ -39,6 +41,7 @@ FORMS = (
         ("question", "options", "answer_idx"),
         {"choices": "options", "answer": "answer_idx"},
         looks='{"question": "...?", "options": {"A": "...", "B": "..."}, "answer_idx": "A"}',
+        second_answer="answer",
     ),
     Form(
         "ARC",
@@ -98,18 +101,25 @@ NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
 }
 """Names by which each field is known, the likeliest first; capitals do not matter."""
+_KNOWN = {name for names in NAMES.values() for name in names} | {
+    mark for form in FORMS for mark in form.marks
+}
 LETTERED = (("a", "b"), ("option_a", "option_b"), ("option a", "option b"), ("choice_a", "choice_b"))
 """How columns of one choice each begin to be named; further letters follow while there are columns."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a source, resolved: each field's place in a row, or None."""
+    """The columns of a source, resolved: each field's place in a row, or None.
+
+    `second_answer` is a column that says again, in words, which choice is right.
+    """
 
     params: ColumnParams
     choices: tuple[str, ...] | None
     form: str | None
     ignored: tuple[str, ...]
+    second_answer: str | None = None
 
     def describe(self, source: str) -> str:
         """What is printed: the guess, and what is not looked at."""
@@ -119,8 +129,9 @@ class Columns:
         )
         form = f" (a file of the form {self.form})" if self.form else ""
         fixed = f"; choices of every question: {', '.join(self.choices)}" if self.choices else ""
+        second = f"; {self.second_answer} has to say the same" if self.second_answer else ""
         ignored = f"; not looked at: {', '.join(self.ignored)}" if self.ignored else ""
-        return f"data.sources.{source}{form} reads {words}{fixed}{ignored}"
+        return f"data.sources.{source}{form} reads {words}{fixed}{second}{ignored}"
 
 
 def resolve_columns(
@@ -131,19 +142,21 @@ def resolve_columns(
     MedtuneError: a column that is told is not there, or no column for the question or its answer is found.
     """
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
-    by_name = {name.lower(): name for name in reversed(names)}
     told = {key: value for key, value in params.columns.model_dump().items() if value is not None}
-    _require_there(source, told, names, where)
+    _require_there(source, told, rows, names, where)
+    by_name = _by_name(names, told, where)
     form = next((form for form in FORMS if all(mark in by_name for mark in form.marks)), None)
+    if form is not None and form.name == "conversation" and "question" in by_name and "answer" in by_name:
+        # Examples as medtune writes them, whose messages are the turns before the question.
+        form = None
     if form is not None and "answer" in told and told["answer"] != by_name.get(str(form.holds.get("answer"))):
         # Of a PubMedQA file the long answer may be wanted: then its yes or no are no choices.
         form = None
-    held: dict[str, Any] = {}
-    taken = {place for value in told.values() for place in _listed(value)}
+    held: dict[str, Any] = dict(told)
     for field in ColumnParams.model_fields:
-        found = told.get(field) or _of_form(form, field, by_name)
+        found = _of_form(form, field, by_name)
         # Of an alpaca file whose `input` is told to be the question, it is no context besides.
-        if found is not None and (field in told or not taken.intersection(_listed(found))):
+        if field not in told and found is not None and found not in told.values():
             held[field] = found
     is_conversation = "messages" in held and "question" not in told
     for field in ColumnParams.model_fields:
@@ -153,14 +166,16 @@ def resolve_columns(
                 held[field] = found
     if not is_conversation:
         _require_question(source, held, names, where)
-    _nested_context(held, rows)
-    used = {str(place).partition(".")[0] for value in held.values() for place in _listed(value)}
+    _look_inside(held, rows)
+    second = by_name.get(form.second_answer or "") if form else None
+    used = {second} | {str(place).partition(".")[0] for value in held.values() for place in _listed(value)}
     choices = params.choices or (form.choices if form and "choices" not in held else None)
     return Columns(
         ColumnParams(**held),
         tuple(choices) if choices else None,
         form.name if form else None,
         tuple(name for name in names if name not in used),
+        second,
     )
 
 
@@ -180,14 +195,39 @@ def _listed(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _require_there(source: str, told: Mapping[str, Any], names: list[str], where: str) -> None:
+def _require_there(
+    source: str, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], names: list[str], where: str
+) -> None:
     for field, value in told.items():
         for place in _listed(value):
-            if place not in names and place.partition(".")[0] not in names:
-                raise MedtuneError(
-                    f"params.yaml: data.sources.{source}.columns.{field} is '{place}', a column that {where} "
-                    f"lacks; {nearest(place, names)}"
-                )
+            column = place.partition(".")[0]
+            if place in names or any(value_at(row, place) is not None for row in rows):
+                continue
+            valid = names
+            if column in names:
+                valid = [f"{column}.{key}" for row in rows[:1] for key in _keys(row.get(column))] or names
+            raise MedtuneError(
+                f"params.yaml: data.sources.{source}.columns.{field} is '{place}', a column that {where} "
+                f"lacks; {nearest(place, valid)}"
+            )
+
+
+def _keys(value: Any) -> list[str]:
+    return list(map(str, value)) if isinstance(value, Mapping) else []
+
+
+def _by_name(names: list[str], told: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Columns by their names in lower case."""
+    by_name: dict[str, str] = {}
+    used = {place for value in told.values() for place in _listed(value)}
+    for name in names:
+        other = by_name.setdefault(name.lower(), name)
+        if other != name and name.lower() in _KNOWN and not used & {name, other}:
+            raise MedtuneError(
+                f"{where}: the columns '{other}' and '{name}' differ in capitals alone; accepted: one of "
+                "them, or say in params.yaml which column holds what: data.sources.NAME.columns"
+            )
+    return by_name
 
 
 def _of_form(form: Form | None, field: str, by_name: Mapping[str, str]) -> str | list[str] | None:
@@ -205,8 +245,7 @@ def _guess(
     if field == "answer" and len(known) > 1:
         raise MedtuneError(
             f"{where}: more than one column may hold the answer: {', '.join(known)}; say which in "
-            f"params.yaml: "
-            f"data.sources.{source}.columns.answer"
+            f"params.yaml: data.sources.{source}.columns.answer"
         )
     if not known and field == "choices":
         return _lettered(by_name)
@@ -219,7 +258,7 @@ def _lettered(by_name: Mapping[str, str]) -> list[str] | None:
         if first in by_name and second in by_name:
             stem = first[:-1]
             letters = [f"{stem}{letter}" for letter in "abcdefghij"]
-            return [by_name[name] for name in letters if name in by_name]
+            return [by_name[name] for name in takewhile(by_name.__contains__, letters)]
     return None
 
 
@@ -231,9 +270,8 @@ def _require_question(source: str, held: Mapping[str, Any], names: list[str], wh
         hints = [f"data.sources.{source}.columns.{field}: {_like(field, names)}" for field in missing]
         forms = "; ".join(f"{form.name} {form.looks}" for form in FORMS[:2] + FORMS[4:])
         raise MedtuneError(
-            f"{where}: no column for the {' and the '.join(missing)}: it has {', '.join(names)}; say "
-            f"which in "
-            f"params.yaml: {', '.join(hints)}. Known without: a question with its answer "
+            f"{where}: no column for the {' and the '.join(missing)}: it has {', '.join(names)}; say which "
+            f"in params.yaml: {', '.join(hints)}. Known without: a question with its answer "
             f'{{"question": "...?", "answer": "..."}}, {forms}'
         )
 
@@ -243,11 +281,10 @@ def _like(field: str, names: list[str]) -> str:
     return hint.removeprefix("did you mean '").removesuffix("'?") if hint.startswith("did") else "NAME"
 
 
-def _nested_context(held: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """PubMedQA's own: a mapping with the list `contexts`."""
-    place = held.get("context")
-    if place is None:
-        return
-    found = next((value for row in rows if (value := value_at(row, place)) is not None), None)
-    if isinstance(found, Mapping) and "contexts" in found:
-        held["context"] = f"{place}.contexts"
+def _look_inside(held: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """PubMedQA's context is a mapping with a list `contexts`, SQuAD's answers are one with a list `text`."""
+    for field, inside in (("context", "contexts"), ("answers", "text")):
+        place = held.get(field)
+        found = next((value for row in rows if place and (value := value_at(row, place)) is not None), None)
+        if isinstance(found, Mapping) and inside in found:
+            held[field] = f"{place}.{inside}"

@@ -9,6 +9,8 @@ from medtune.core.errors import MedtuneError
 
 SHOWN = 20
 """Faulty rows that an error names one by one."""
+LONGEST_DETAIL = 600
+"""Characters; a value that is quoted may be a page."""
 
 REASONS = {
     "broken": "not readable as a row",
@@ -19,6 +21,7 @@ REASONS = {
     "too_few_choices": "fewer than two choices",
     "no_right_choice": "the answer is none of the choices",
     "ambiguous_answer": "the answer can be read in two ways",
+    "answers_disagree": "two columns say different choices are right",
     "repeated_id": "an id that another row has too",
     "conflicting_answers": "another row answers the same question otherwise",
     "duplicate": "the same question and answer as another row",
@@ -34,9 +37,13 @@ class Fault(Exception):  # noqa: N818 - of a row, not of the program
     """Why a row is no example: a key of REASONS, and what is wrong in words."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        # What is quoted of a file may have line ends and half characters, which no line of a log may have.
+        words = " ".join(detail.encode("utf-8", "backslashreplace").decode().split())
+        if len(words) > LONGEST_DETAIL:
+            words = f"{words[: LONGEST_DETAIL // 2]} [...] {words[-LONGEST_DETAIL // 2 :]}"
+        super().__init__(words)
         self.reason = reason
-        self.detail = detail
+        self.detail = words
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,7 @@ class Rejects:
         }
 
     def refuse(self, on_error: str) -> None:
-        """With `data.on_error: fail` refuse what is wrong: every faulty row at once, the first twenty by
-        name."""
+        """With `data.on_error: fail` refuse what is wrong: all faulty rows at once, the first by name."""
         faulty = [row for row in self.rows if row.reason in FAULTS]
         if on_error != "fail" or not faulty:
             return

@@ -10,6 +10,7 @@ comes in its place, what is wrong with the file is an error.
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtune.core.errors import MedtuneError
-from medtune.core.examples import without_repeats
 from medtune.data.faults import Fault
 
 Fields = dict[str, Any]
@@ -37,7 +37,9 @@ _WRAPPED = ("data", "examples", "rows", "questions")
 
 def format_of(path: Path) -> str | None:
     """The suffix that says how a file is read, such as ".csv" of "mine.csv.gz"; None if it is not known."""
-    names = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
+    names = path.suffixes
+    if names and names[-1] in COMPRESSIONS:
+        names.pop()
     return names[-1].lower() if names and names[-1].lower() in READERS else None
 
 
@@ -80,10 +82,18 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise MedtuneError(
             f"{path}: no such file; a colleague's comes with `dvc pull` if they ran `medtune add {path}`"
         ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
-        raise MedtuneError(f"{path}: broken or cut short: {_one_line(error)}") from None
-    except OSError as error:
-        raise MedtuneError(f"{path}: not readable: {error.strerror or _one_line(error)}") from None
+    except MemoryError:
+        raise MedtuneError(
+            f"{path}: is larger than the memory; accepted: JSONL or Parquet, which are read piece by piece"
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError) as error:
+        if getattr(error, "strerror", None):
+            raise MedtuneError(f"{path}: not readable: {error.strerror}") from None  # type: ignore[union-attr]
+        kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix, "Parquet")
+        raise MedtuneError(
+            f"{path}: broken, cut short or no {kind} file: {_one_line(error)}; accepted: the whole file, "
+            "named by what it is"
+        ) from None
 
 
 def _json_lines(path: Path, file: BinaryIO) -> Rows:
@@ -99,27 +109,32 @@ def _json(path: Path, file: BinaryIO) -> Rows:
     content = file.read()
     _require_utf8(path, content)
     text = _decoded(content, path)
+    del content
     first_line, _, others = text.strip().partition("\n")
     if others.strip() and isinstance(_json_row(first_line), dict):
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield number, _json_row(line)
-        return
-    if not text.strip():
-        return
+    elif text.strip():
+        for number, row in enumerate(_list_of_rows(path, _parsed(path, text)), start=1):
+            yield number, _without_repeats(row) if isinstance(row, dict) else _no_object()
+
+
+def _parsed(path: Path, text: str) -> Any:
     try:
-        found = json.loads(text, object_pairs_hook=without_repeats)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise MedtuneError(
-            f"{path}, line {error.lineno}: not JSON: {error.msg} at character {error.colno}"
+            f"{path}, line {error.lineno}: not JSON: {error.msg} at character {error.colno}; "
+            f"{EXPECTED['.json']}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise MedtuneError(f"{path}: {_one_line(error)}") from None
-    for number, row in enumerate(_list_of_rows(path, found), start=1):
-        yield number, row if isinstance(row, dict) else Fault("broken", "expected a JSON object")
+        raise MedtuneError(f"{path}: {_beyond(error)}") from None
 
 
 def _list_of_rows(path: Path, found: Any) -> list[Any]:
+    if isinstance(found, _Repeating):
+        raise MedtuneError(f"{path}: the key '{found.name}' stands there twice; accepted: each once")
     if isinstance(found, list):
         return found
     if isinstance(found, dict):
@@ -127,7 +142,7 @@ def _list_of_rows(path: Path, found: Any) -> list[Any]:
             if isinstance(found.get(key), list):
                 return list(found[key])
         if found and all(isinstance(row, dict) for row in found.values()):
-            return [{"id": name} | row for name, row in found.items()]
+            return [row if isinstance(row, _Repeating) else {"id": name} | row for name, row in found.items()]
         if found:
             return [found]
     raise MedtuneError(f"{path}: holds no example; {EXPECTED['.json']}")
@@ -135,52 +150,119 @@ def _list_of_rows(path: Path, found: Any) -> list[Any]:
 
 def _json_row(line: str) -> Fields | Fault:
     try:
-        row = json.loads(line, object_pairs_hook=without_repeats)
+        row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        return Fault("broken", f"not JSON: {error.msg} at character {error.colno}")
+        if line.startswith("\ufeff"):
+            return Fault(
+                "broken", f"begins with a byte order mark: {_JOINED}; accepted: one at the very start"
+            )
+        return Fault("broken", f"not JSON: {error.msg} at character {error.colno}; accepted: a JSON object")
     except (ValueError, RecursionError) as error:
-        return Fault("broken", _one_line(error))
-    return row if isinstance(row, dict) else Fault("broken", "expected a JSON object")
+        return Fault("broken", _beyond(error))
+    return _without_repeats(row) if isinstance(row, dict) else _no_object()
+
+
+class _Repeating(dict[str, Any]):
+    """A JSON object with a field that stands there twice, of which Python would take the last in silence."""
+
+    name = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Fields:
+    record = dict(pairs)
+    if len(record) == len(pairs):
+        return record
+    names = [name for name, _ in pairs]
+    repeating = _Repeating(record)
+    repeating.name = next(name for name in names if names.count(name) > 1)
+    return repeating
+
+
+def _without_repeats(row: Fields) -> Fields | Fault:
+    inside: list[Any] = [row]
+    while inside:
+        value = inside.pop()
+        if isinstance(value, _Repeating):
+            return Fault("broken", f"the field '{value.name}' stands there twice; accepted: each once")
+        if isinstance(value, dict | list):
+            inside += [
+                part
+                for part in (value.values() if isinstance(value, dict) else value)
+                if part.__class__ is not str
+            ]
+    return row
+
+
+def _no_object() -> Fault:
+    return Fault("broken", 'no JSON object; accepted: {"question": "...?", "answer": "..."} or the like')
+
+
+def _beyond(error: Exception) -> str:
+    """What JSON may say but nobody can mean."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply; accepted: texts, lists and mappings within each other a few times"
+    return "a number of thousands of digits; accepted: numbers of up to 100, longer ones as text in quotes"
 
 
 def _separated(delimiter: str) -> Callable[[Path, BinaryIO], Rows]:
     def read(path: Path, file: BinaryIO) -> Rows:
         csv.field_size_limit(LONGEST_ROW)
-        reader = csv.reader(_text_lines(path, file), delimiter=delimiter, strict=True)
+        reader = csv.reader(_text_lines(path, file), delimiter=delimiter, strict=True, skipinitialspace=True)
+        # A quoted cell may go on over several lines: a row begins after the last one's.
+        before = 0
         try:
-            header = next(reader, None)
-            if header is None:
-                return
+            header = [name.strip() for name in next(reader, [])]
             _require_header(path, header, delimiter)
             before = reader.line_num
             for cells in reader:
-                # A quoted cell may go on over several lines: the row begins after the last one.
                 number, before = before + 1, reader.line_num
-                if not any(cells):
-                    continue
-                yield number, _row_of_cells(header, cells)
+                if any(cells):
+                    yield number, _row_of_cells(header, cells, delimiter)
         except csv.Error as error:
             raise MedtuneError(
-                f"{path}, line {reader.line_num}: {error}: a cell with {delimiter!r}, a quote or a line "
-                f"end in "
-                'it stands in "double quotes", each quote in it twice'
+                f"{path}, line {before + 1}: {_csv_words(error)}: {_quoting(delimiter)}"
             ) from None
 
     return read
 
 
-def _row_of_cells(header: list[str], cells: list[str]) -> Fields | Fault:
+def _csv_words(error: csv.Error) -> str:
+    words = str(error)
+    if "unexpected end of data" in words:
+        return "a quote is opened and never closed"
+    if "new-line character" in words:
+        return "lines end with a carriage return alone (accepted: a line feed, or both), or a cell has one"
+    if "field limit" in words:
+        return f"a cell has over {LONGEST_ROW:,} characters, as if a quote is opened and never closed"
+    return words
+
+
+def _quoting(delimiter: str) -> str:
+    return (
+        f'a cell with {_DELIMITERS[delimiter]}, a quote or a line end in it is accepted in "double quotes", '
+        "each quote in it twice"
+    )
+
+
+def _row_of_cells(header: list[str], cells: list[str], delimiter: str) -> Fields | Fault:
     if len(cells) != len(header):
-        return Fault("broken", f"has {len(cells)} cells, but the header names {len(header)} columns")
+        return Fault(
+            "broken",
+            f"has {len(cells)} cells, but the header names {len(header)} columns ({', '.join(header)}): "
+            f"{_quoting(delimiter)}",
+        )
+    if cells[-1].strip() == header[-1] and [cell.strip(" \t\ufeff") for cell in cells] == header:
+        return Fault("broken", f"is the header once more: {_JOINED}; accepted: one header, in line 1")
     return {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
 def _require_header(path: Path, header: list[str], delimiter: str) -> None:
     twice = [name for name in header if header.count(name) > 1]
     if twice:
-        raise MedtuneError(f"{path}, line 1: the column '{twice[0]}' stands there twice; name one otherwise")
+        what = f"the column '{twice[0]}' stands there twice" if twice[0] else "several columns have no name"
+        raise MedtuneError(f"{path}, line 1: {what}; accepted: each column with a name of its own")
     if len(header) == 1:
-        for other, words in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
+        for other, words in _DELIMITERS.items():
             if other != delimiter and other in header[0]:
                 raise MedtuneError(
                     f"{path}, line 1: a single column, {header[0]!r}, that looks separated by {words}; "
@@ -196,9 +278,21 @@ def _parquet(path: Path, file: BinaryIO) -> Rows:
         raise MedtuneError(f"{path}: the column '{twice[0]}' is there twice; name one otherwise")
     number = 0
     for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-        for row in batch.to_pylist():
+        for row in _parquet_rows(batch):
             number += 1
             yield number, row
+
+
+def _parquet_rows(batch: pa.RecordBatch) -> list[Fields | Fault]:
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        # Such as text that is no UTF-8, or a time that Python has not: told of the row that has it.
+        if len(batch) == 1:
+            return [
+                Fault("broken", f"not readable: {_one_line(error)}; accepted: text in UTF-8, numbers, lists")
+            ]
+        return [row for number in range(len(batch)) for row in _parquet_rows(batch.slice(number, 1))]
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str | Fault]]:
@@ -211,7 +305,11 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str | Fault]]:
         if len(line) == LONGEST_ROW and not line.endswith(b"\n"):
             while (more := file.readline(LONGEST_ROW)) and not more.endswith(b"\n"):
                 pass
-            yield number, Fault("broken", f"has over {LONGEST_ROW:,} bytes; expected one JSON object a line")
+            expected = EXPECTED[format_of(path) or ""]
+            yield number, Fault("broken", f"has over {LONGEST_ROW:,} bytes; {expected}")
+            continue
+        if b"\0" in line:
+            yield number, Fault("broken", f"has a NUL byte at byte {line.index(0) + 1}; accepted: UTF-8 text")
             continue
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -227,11 +325,13 @@ def _text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
 
 
 def _require_utf8(path: Path, start: bytes) -> None:
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or re.match(rb"[ -~]\0|\0[ -~]", start):
         raise MedtuneError(f"{path}: UTF-16 text: save the file as UTF-8")
-    if start[:2] == b"\x1f\x8b" or start[:4] in (b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1"):
-        kind = {b"\x1f": "gzip", b"(": "zstd", b"P": "zip or Parquet"}[start[:1]]
-        raise MedtuneError(f"{path}: not text but a {kind} file: name it by what it is (.gz, .zst, .parquet)")
+    kind = next((name for mark, name in _MAGIC.items() if start.startswith(mark)), None)
+    if kind is not None:
+        raise MedtuneError(
+            f"{path}: not text but a {kind} file; accepted: names by what they are ({_SUFFIXES})"
+        )
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -246,6 +346,17 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip (or Excel)",
+    b"PAR1": "Parquet",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+_SUFFIXES = ".parquet, .gz, .zst; a zip, bzip2, xz or Excel file is to be unpacked or saved as text"
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars (|)"}
+_JOINED = "two files, one put behind the other?"
 READERS: dict[str, Callable[[Path, BinaryIO], Rows]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,

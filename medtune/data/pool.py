@@ -33,8 +33,8 @@ NO_GROUP = "-"
 class Origin:
     """Where an example comes from: its source by number, the place in words, a ready-made split or UNDECIDED.
 
-    `known_groups`: the source says of each example to which group it belongs, and never grows. `may_validate`:
-    it is of a ready-made training split beside which none for validation is given.
+    `known_groups`: the source says of each example to which group it belongs, and never grows.
+    `may_validate`: it is of a ready-made training split beside which none for validation is given.
     """
 
     source: int

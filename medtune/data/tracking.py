@@ -29,7 +29,13 @@ def files_at(place: str, key: str) -> list[Path]:
     MedtuneError: there is none, or it lies elsewhere than below data/raw; `key` is only named in errors.
     """
     is_pattern = any(mark in place for mark in "*?[")
-    found = sorted(Path().glob(place)) if is_pattern and not place.startswith("/") else [Path(place)]
+    try:
+        found = sorted(Path().glob(place)) if is_pattern and not place.startswith("/") else [Path(place)]
+    except (ValueError, NotImplementedError) as error:
+        raise MedtuneError(
+            f"params.yaml: {key} is '{place}', which is no pattern: {error}; accepted: one such as "
+            f"{RAW_FOLDER}/mine-*.csv"
+        ) from None
     found = [path for path in found if path.suffix != ".dvc" and path.name != ".gitignore"]
     if is_pattern and not found:
         raise MedtuneError(f"params.yaml: {key} is '{place}', which matches no file")

@@ -1,0 +1,138 @@
+"""Which column holds what: what params.yaml says, else known forms and usual names, never a coin's toss."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtune.core.errors import MedtuneError
+from medtune.data.columns import FORMS, Columns, resolve_columns
+from medtune.data.params import SourceParams
+from tests.data.raw import told, write
+
+
+def resolved(row: dict[str, Any], **source: Any) -> Columns:
+    return resolve_columns(
+        "mine", SourceParams.model_validate({"path": "data/raw/x.csv"} | source), [row], "data/raw/x.csv"
+    )
+
+
+def held(row: dict[str, Any], **source: Any) -> dict[str, Any]:
+    return resolved(row, **source).params.model_dump(exclude_none=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        ("Question Answer", {"question": "Question", "answer": "Answer"}),
+        ("PROMPT Completion uuid", {"id": "uuid", "question": "PROMPT", "answer": "Completion"}),
+        ("query response passage", {"question": "query", "answer": "response", "context": "passage"}),
+        ("instruction input output", {"question": "instruction", "context": "input", "answer": "output"}),
+        ("input output", {"question": "input", "answer": "output"}),
+        ("user assistant system", {"question": "user", "answer": "assistant", "system": "system"}),
+        ("question answers", {"question": "question", "answers": "answers"}),
+        ("question long_answer", {"question": "question", "answer": "long_answer"}),
+        (
+            "question A B C D answer",
+            {"question": "question", "answer": "answer", "choices": ["A", "B", "C", "D"]},
+        ),
+        (
+            "question option_a option_b target",
+            {"question": "question", "answer": "target", "choices": ["option_a", "option_b"]},
+        ),
+        ("question a b d answer", {"question": "question", "answer": "answer", "choices": ["a", "b"]}),
+        (
+            "id question answer kind group context system",
+            {n: n for n in ("id", "question", "answer", "kind", "group", "context", "system")},
+        ),
+        (
+            "question answer messages",
+            {"question": "question", "answer": "answer", "messages": "messages"},
+        ),
+        ("messages source", {"messages": "messages"}),
+    ],
+)
+def test_columns_are_known_by_their_usual_names(columns: str, found: dict[str, Any]) -> None:
+    assert held(dict.fromkeys(columns.split(), "x")) == found
+
+
+def test_a_form_is_told_by_columns_that_are_its_own() -> None:
+    for form in FORMS:
+        marks = form.marks if "messages" in form.holds else (*form.marks, "question")
+        found = resolved(dict.fromkeys(map(str.upper, marks), "x"))
+        assert found.form == form.name
+        assert {name for name in form.holds if name not in found.params.model_dump(exclude_none=True)} <= {
+            "context"
+        }
+
+
+def test_what_params_yaml_says_goes_before_every_guess() -> None:
+    row = {"question": "x", "final_decision": "yes", "long_answer": "x"}
+    assert resolved(row).choices == ("yes", "no", "maybe")
+    found = resolved(row, columns={"answer": "long_answer"})
+    assert found.params.answer == "long_answer" and found.choices is None
+    assert held({"question": "x", "answer": "x", "title": "x"}, columns={"question": "title"}) == {
+        "question": "title",
+        "answer": "answer",
+    }
+
+
+def test_a_column_that_params_yaml_gives_one_field_is_no_other_fields_by_a_guess() -> None:
+    row = {"instruction": "Answer truthfully", "input": "x", "output": "x"}
+    assert held(row, columns={"question": "input"}) == {"question": "input", "answer": "output"}
+
+
+def test_fields_of_a_mapping_have_a_place_too() -> None:
+    row = {"data": {"Question": "x", "Correct": "x"}}
+    assert held(row, columns={"question": "data.Question", "answer": "data.Correct"}) == {
+        "question": "data.Question",
+        "answer": "data.Correct",
+    }
+    assert held({"question": "", "context": {"contexts": ["x"]}, "final_decision": ""})["context"] == (
+        "context.contexts"
+    )
+    assert (
+        held({"question": "", "answers": {"text": ["x"], "answer_start": [1]}})["answers"] == "answers.text"
+    )
+    assert held({"a.b": "x", "answer": "x"}, columns={"question": "a.b"})["question"] == "a.b"
+
+
+def test_the_guess_is_told_and_what_is_not_looked_at(raw: Path) -> None:
+    row = {"question": "Q?", "opa": "1", "opb": "2", "opc": "3", "opd": "4", "cop": 0, "exp": "because"}
+    _, notes = told(write(raw / "mine.csv", [row]))
+    assert notes == [
+        "data.sources.mine (a file of the form MedMCQA) reads question: question, answer: cop, "
+        "choices: opa+opb+opc+opd; not looked at: exp; answers are numbers, of which 0 is the first choice"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "source", "expected"),
+    [
+        (
+            "frage antwort",
+            {},
+            r"no column for the question and the answer: it has frage, antwort; say which in ",
+        ),
+        ("question antwort", {}, r"no column for the answer: .*data.sources.mine.columns.answer: antwort"),
+        ("questions answer", {}, r"no column for the question: .*columns.question: questions"),
+        ("question label output", {}, r"more than one column may hold the answer: output, label; say which"),
+        ("question Answer answer", {}, r"the columns 'Answer' and 'answer' differ in capitals alone"),
+        ("question answer", {"columns": {"answer": "anwser"}}, r"lacks; did you mean 'answer'"),
+        ("question answer", {"columns": {"choices": ["A", "B"]}}, r"columns.choices is 'A', a column that "),
+        (
+            "question answer",
+            {"columns": {"question": "question.text"}},
+            r"is 'question.text', a column that ",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(columns: str, source: dict[str, Any], expected: str) -> None:
+    with pytest.raises(MedtuneError, match=expected):
+        resolved(dict.fromkeys(columns.split(), "x"), **source)
+
+
+def test_a_field_that_a_mapping_lacks_is_told_with_those_that_it_has() -> None:
+    row = {"question": {"stem": "x"}, "answer": "x"}
+    with pytest.raises(MedtuneError, match=r"lacks; did you mean 'question.stem'"):
+        held(row, columns={"question": "question.steam"})
