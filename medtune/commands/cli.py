@@ -41,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--base", action="store_true", help="ask the untuned model instead")
     which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
     ask.set_defaults(call=_ask)
+    add = commands.add_parser("add", help="a file of questions: tracked by DVC, named in params.yaml")
+    add.add_argument(
+        "files", nargs="*", metavar="FILE", help="or a pattern (default: what params.yaml names)"
+    )
+    add.set_defaults(call=_add)
     use = commands.add_parser("use", help="put a profile's model and settings into params.yaml")
     use.add_argument("name", nargs="?", help="of profiles/NAME.yaml (default: list them)")
     use.add_argument("--list", action="store_true", help="list the profiles")
@@ -127,6 +132,12 @@ def _ask(arguments: argparse.Namespace) -> None:
     print(answer.text)
     if answer.truncated:
         print(f"cut off at {answer.tokens} tokens (answer.max_new_tokens in params.yaml)", file=sys.stderr)
+
+
+def _add(arguments: argparse.Namespace) -> None:
+    from medtune.commands.add import add
+
+    print(add(arguments.files))
 
 
 def _use(arguments: argparse.Namespace) -> None:
