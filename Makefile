@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Else python3 would be that of the old .venv.
 $(INTERPRETER) install-hashed: PATH := $(OUTER_PATH)
 
-.PHONY: install install-hashed hashes params repro test faults bench-train bench-evaluate bench-pipeline lint format
+.PHONY: install install-hashed hashes params repro test faults bench-train bench-evaluate bench-prepare bench-pipeline lint format
 
 repro: install
 	dvc repro
@@ -42,6 +42,10 @@ bench-train: install $(DEVELOPMENT)
 bench-evaluate: install $(DEVELOPMENT)
 	dvc repro --quiet prepare
 	python -m benchmarks.evaluate $(ARGS)
+
+# make bench-prepare ARGS="--rows 10000"
+bench-prepare: install $(DEVELOPMENT)
+	python -m benchmarks.prepare $(ARGS)
 
 bench-pipeline: install $(DEVELOPMENT)
 	python -m benchmarks.pipeline
