@@ -1,7 +1,7 @@
 """What is wrong with a row, and what was left out of the questions and why."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,13 +94,19 @@ class Rejects:
     def refuse(self, on_error: str) -> None:
         """With `data.on_error: fail` refuse what is wrong: all faulty rows at once, the first by name."""
         faulty = [row for row in self.rows if row.reason in FAULTS]
-        if on_error != "fail" or not faulty:
-            return
-        lines = [f"{row.place}: {row.detail}" for row in faulty[:SHOWN]]
-        if len(faulty) > SHOWN:
-            lines.append(f"and {len(faulty) - SHOWN} more faulty rows")
-        raise MedtuneError(
-            "\nerror: ".join(lines)
-            + "\nerror: mend them, or set data.on_error to drop in params.yaml, which "
-            "leaves them out and lists them in data/prepared/left_out.jsonl"
-        )
+        if on_error == "fail" and faulty:
+            raise MedtuneError(
+                f"{_lines(faulty)}\nerror: mend them, or set data.on_error to drop in params.yaml, which "
+                "leaves them out and lists them in data/prepared/left_out.jsonl"
+            )
+
+    def refuse_all(self) -> None:
+        """Refuse what is wrong whatever `data.on_error` says: there is no other row."""
+        raise MedtuneError(f"{_lines(self.rows)}\nerror: no row is left that could be asked: mend them")
+
+
+def _lines(faulty: Sequence[LeftOut]) -> str:
+    lines = [f"{row.place}: {row.detail}" for row in faulty[:SHOWN]]
+    if len(faulty) > SHOWN:
+        lines.append(f"and {len(faulty) - SHOWN} more faulty rows")
+    return "\nerror: ".join(lines)

@@ -125,8 +125,7 @@ def _parsed(path: Path, text: str) -> Any:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise MedtuneError(
-            f"{path}, line {error.lineno}: not JSON: {error.msg} at character {error.colno}; "
-            f"{EXPECTED['.json']}"
+            f"{path}, line {error.lineno}: not JSON: {_json_words(error)}; {EXPECTED['.json']}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise MedtuneError(f"{path}: {_beyond(error)}") from None
@@ -150,13 +149,13 @@ def _list_of_rows(path: Path, found: Any) -> list[Any]:
 
 def _json_row(line: str) -> Fields | Fault:
     try:
-        row = json.loads(line, object_pairs_hook=_object)
+        row = json.loads(line.rstrip("\r\n"), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         if line.startswith("\ufeff"):
             return Fault(
                 "broken", f"begins with a byte order mark: {_JOINED}; accepted: one at the very start"
             )
-        return Fault("broken", f"not JSON: {error.msg} at character {error.colno}; accepted: a JSON object")
+        return Fault("broken", f"not JSON: {_json_words(error)}; accepted: a JSON object")
     except (ValueError, RecursionError) as error:
         return Fault("broken", _beyond(error))
     return _without_repeats(row) if isinstance(row, dict) else _no_object()
@@ -195,6 +194,10 @@ def _without_repeats(row: Fields) -> Fields | Fault:
 
 def _no_object() -> Fault:
     return Fault("broken", 'no JSON object; accepted: {"question": "...?", "answer": "..."} or the like')
+
+
+def _json_words(error: json.JSONDecodeError) -> str:
+    return f"{error.msg.removesuffix(' at')} at character {error.colno}"
 
 
 def _beyond(error: Exception) -> str:

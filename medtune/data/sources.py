@@ -67,6 +67,8 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
         prefix = f"{name}/" if len(params.sources) > 1 else ""
         for part in parts:
             _read_part(part, form, number, prefix, params, pool, rejects, ids)
+    if not len(pool):
+        rejects.refuse_all()
     return said + _one_answer_only(pool)
 
 
@@ -170,7 +172,7 @@ def _refuse_all(parts: list[Part]) -> None:
         for file, number, row in _rows_with_files(part):
             if isinstance(row, Fault):
                 rejects.add(part.source, place_in(file, number), None, row.reason, row.detail)
-    rejects.refuse("fail")
+    rejects.refuse_all()
 
 
 def _first_choice(form: Form, parts: list[Part]) -> int:

@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def write(path: Path, rows: Iterable[Row]) -> Path:
     return path
 
 
-def lines(rows: list[Row]) -> bytes:
+def lines(rows: Sequence[Row]) -> bytes:
     """JSONL."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
