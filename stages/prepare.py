@@ -15,7 +15,7 @@ from medtune.core.outputs import record_timing, replacing, write_json, write_tex
 from medtune.data.card import attribution, data_card
 from medtune.data.params import DataParams
 from medtune.data.preparation import prepare
-from medtune.data.tracking import named_files, require_declared, unversioned
+from medtune.data.tracking import PIPELINE_FILE, named_files, require_declared, unversioned
 from medtune.run.stage import Run, Stage, run_stage
 
 PREPARED = Path("data/prepared")
@@ -45,7 +45,9 @@ STAGE = Stage(
 def main(run: Run) -> None:
     start = time.monotonic()
     params = run.params(DataParams)
-    require_declared(params)
+    # `medtune verify` runs this stage on its inputs alone, and looks at dvc.yaml itself.
+    if PIPELINE_FILE.is_file():
+        require_declared(params)
 
     prepared = prepare(params)
     for note in prepared.notes:

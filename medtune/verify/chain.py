@@ -20,6 +20,8 @@ from dvc.repo import Repo
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
+from medtune.data.params import DataParams
+from medtune.data.tracking import require_declared
 from medtune.run.code import DIGESTS, ENTRY_POINTS, digest, is_quantised
 from medtune.run.lock_file import LOCK_FILE, ROLES, dvc_md5, entries, read_lock
 from medtune.run.shadowing import ROOT, require_no_shadows
@@ -96,6 +98,7 @@ def _stages() -> None:
         # DVC keeps what it has recorded of a stage that was renamed or taken out.
         raise MedtuneError(f"{LOCK_FILE}: has '{gone[0]}', a stage that {PIPELINE_FILE} lacks: delete it")
     require_equal(LOCK_FILE, recorded, declared)
+    require_declared(DataParams.load())
     made = {path for stage in declared.values() for path in stage["outs"]}
     for path in sorted(shown):
         if not made & {path, *map(str, Path(path).parents)}:
