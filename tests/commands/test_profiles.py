@@ -302,7 +302,7 @@ def test_without_a_name_the_profiles_are_listed(project: Path, arguments: tuple[
     [
         ("llama-3.2-1B", "error: no profile 'llama-3.2-1B' in profiles; did you mean 'llama-3.2-1b'?"),
         ("../params", "error: no profile '../params' in profiles; "),
-        ("", "error: no profile '' in profiles; accepted: llama-3.2-1b, "),
+        ("", "error: no profile '' in profiles; accepted: hpo, llama-3.2-1b, "),
     ],
 )
 def test_an_unknown_profile_is_one_line_and_exit_code_1(project: Path, name: str, expected: str) -> None:

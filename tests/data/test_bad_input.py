@@ -579,8 +579,9 @@ FILES: dict[str, tuple[str, bytes | str, str]] = {
         "mine.csv",
         "What is it?,That\nAnd this?,This\n",
         "mine.csv: no column for the question and the answer: it has What is it?, That; say which in "
-        "params.yaml: data.sources.mine.columns.question: NAME, data.sources.mine.columns.answer: NAME. Known "
-        'without: a question with its answer {"question": "...?", "answer": "..."}, MedMCQA {"question": "...?", "opa"',
+        "params.yaml: data.sources.mine.columns.question: NAME, data.sources.mine.columns.answer: NAME. "
+        'Known without: a question with its answer {"question": "...?", "answer": "..."}, MedMCQA {"question": '
+        '"...?", "opa"',
     ),
     "no answer column": (
         "mine.csv",
