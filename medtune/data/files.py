@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,6 +36,7 @@ _WRAPPED = ("data", "examples", "rows", "questions")
 """Keys of a JSON object under which a file may have its list of rows."""
 
 
+@lru_cache
 def format_of(path: Path) -> str | None:
     """The suffix that says how a file is read, such as ".csv" of "mine.csv.gz"; None if it is not known."""
     names = path.suffixes
@@ -86,7 +88,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise MedtuneError(
             f"{path}: is larger than the memory; accepted: JSONL or Parquet, which are read piece by piece"
         ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError) as error:
+    except (EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if getattr(error, "strerror", None):
             raise MedtuneError(f"{path}: not readable: {error.strerror}") from None  # type: ignore[union-attr]
         kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix, "Parquet")
@@ -149,7 +151,7 @@ def _list_of_rows(path: Path, found: Any) -> list[Any]:
 
 def _json_row(line: str) -> Fields | Fault:
     try:
-        row = json.loads(line.rstrip("\r\n"), object_pairs_hook=_object)
+        row = _DECODER.decode(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         if line.startswith("\ufeff"):
             return Fault(
@@ -175,6 +177,10 @@ def _object(pairs: list[tuple[str, Any]]) -> Fields:
     repeating = _Repeating(record)
     repeating.name = next(name for name in names if names.count(name) > 1)
     return repeating
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+"""json.loads would make one for each row."""
 
 
 def _without_repeats(row: Fields) -> Fields | Fault:
@@ -275,7 +281,7 @@ def _require_header(path: Path, header: list[str], delimiter: str) -> None:
 
 def _parquet(path: Path, file: BinaryIO) -> Rows:
     whole = pa.BufferReader(file.read()) if path.suffix in COMPRESSIONS else pa.PythonFile(file)
-    table = pq.ParquetFile(whole)
+    table = pq.ParquetFile(whole, page_checksum_verification=True)
     names = table.schema_arrow.names
     if twice := [name for name in names if names.count(name) > 1]:
         raise MedtuneError(f"{path}: the column '{twice[0]}' is there twice; name one otherwise")

@@ -226,17 +226,22 @@ def _read_part(
             name = f"{prefix}{fields.get('id') or _id_of(fields)}"
             example = _example(fields | {"id": name, "group": fields.get("group", NO_GROUP)})
             key = digest(example.id)
+            if key in ids and part.split is not None and pool.table.split[ids[key]] != split:
+                # Sets of the hub count anew in each of their splits.
+                example = example.model_copy(update={"id": f"{part.split}/{example.id}"})
+                key = digest(example.id)
             if key in ids and "id" in fields:
                 raise Fault("repeated_id", f"id '{example.id}' stands in {pool.place(ids[key])} too")
             if key in ids:
                 # Made of the words, the id is repeated where these are.
                 example = example.model_copy(update={"id": f"{example.id}-{number}"})
+                key = digest(example.id)
         except Fault as fault:
             rejects.add(part.source, place, name, fault.reason, fault.detail)
             continue
         origin = Origin(source, place, split, may_validate=may_validate)
         position = pool.append(_shown(example, params), origin)
-        ids.setdefault(digest(example.id), position)
+        ids.setdefault(key, position)
 
 
 def _rows_with_files(part: Part) -> Iterator[tuple[Path, int, Fields | Fault]]:

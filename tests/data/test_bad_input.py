@@ -580,8 +580,7 @@ FILES: dict[str, tuple[str, bytes | str, str]] = {
         "What is it?,That\nAnd this?,This\n",
         "mine.csv: no column for the question and the answer: it has What is it?, That; say which in "
         "params.yaml: data.sources.mine.columns.question: NAME, data.sources.mine.columns.answer: NAME. "
-        'Known without: a question with its answer {"question": "...?", "answer": "..."}, MedMCQA {"question": '
-        '"...?", "opa"',
+        'Known without: a question with its answer {"question": "...?", "answer": "..."}, MedMCQA {"',
     ),
     "no answer column": (
         "mine.csv",
@@ -607,6 +606,11 @@ FILES: dict[str, tuple[str, bytes | str, str]] = {
         "mine.parquet",
         PARQUET[:4] + noise(60) + PARQUET[64:],
         "mine.parquet: broken, cut",
+    ),
+    "Parquet with a name that is no text": (
+        "mine.parquet",
+        PARQUET.replace(b"question", b"quest\xefon"),
+        "mine.parquet: broken, cut short or no Parquet file: 'utf-8' codec can't decode",
     ),
     "an empty Parquet": ("mine.parquet", b"", "mine.parquet: broken, cut short or no Parquet file:"),
     "Parquet without rows": (

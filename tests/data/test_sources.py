@@ -281,6 +281,19 @@ def test_ready_made_splits_stay_as_they_are_and_their_leaks_are_told(
     assert len(leaking.splits["train"]) == 41
 
 
+def test_ids_may_begin_anew_in_each_ready_made_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw")
+    raw.mkdir(parents=True)
+    names = ("train", "validation", "test")
+    for name in names:
+        rows = [{"id": i, "question": f"{name} {i}?", "answer": f"{name} {i}"} for i in range(5)]
+        (raw / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = prepare(with_source(splits={name: f"data/raw/{name}.jsonl" for name in names}))
+    assert sorted(one.id for one in found.splits["train"]) == ["0", "1", "2", "3", "4"]
+    assert sorted(one.id for one in found.splits["test"]) == [f"test/{i}" for i in range(5)]
+
+
 def test_a_split_that_is_not_ready_made_is_drawn_from_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
