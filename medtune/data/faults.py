@@ -82,12 +82,9 @@ class Rejects:
 
     def counts(self, sources: Iterable[str]) -> dict[str, dict[str, int]]:
         """How many rows of each source are left out for which reason; only reasons that occur."""
+        found = Counter((row.source, row.reason) for row in self.rows)
         return {
-            source: {
-                reason: count
-                for reason in REASONS
-                if (count := Counter(row.reason for row in self.rows if row.source == source)[reason])
-            }
+            source: {reason: found[source, reason] for reason in REASONS if found[source, reason]}
             for source in sources
         }
 

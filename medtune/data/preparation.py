@@ -1,6 +1,6 @@
 """From sources to splits, step by step: read, without repeats, grouped, without leaks, drawn."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,9 +84,12 @@ def split(
     """Split what was read; errors as for `prepare`. `held_out` are questions, each with where it stands."""
     left = np.zeros(len(pool), bool)
     repeated = repeats(pool)
-    _leave_out(pool, params, repeated.conflicting, "conflicting_answers", rejects, left)
+    otherwise = dict.fromkeys(repeated.conflicting.tolist(), "its question has another answer in another row")
+    _leave_out(pool, params, otherwise, "conflicting_answers", rejects, left)
     rejects.refuse(params.on_error)
-    _leave_out(pool, params, np.setdiff1d(repeated.same, repeated.conflicting), "duplicate", rejects, left)
+    again = np.setdiff1d(repeated.same, repeated.conflicting).tolist()
+    same = dict.fromkeys(again, "the same question and answer as an earlier row")
+    _leave_out(pool, params, same, "duplicate", rejects, left)
     nearness = _nearness(pool, params, repeated)
     near = nearness.earlier() if nearness else np.full(len(pool), -1, np.int64)
     # Contradictions too, or one that is added would change how many rows were placed before others.
@@ -124,50 +127,38 @@ def _leave_out_held_out(
         return
     index = held_out_index(held_out, params.near_duplicates or 1.0)
     learned = np.flatnonzero(~left & (groups.split != TEST))
-    sources = list(params.sources)
-    for position, (place, similarity) in near_held_out(index, pool, learned):
-        left[position] = True
-        detail = f"{similarity:.0%} like {place}, which is held out"
-        source = sources[pool.table.source[position]]
-        rejects.add(source, pool.place(position), pool[position].id, "held_out", detail)
+    found = {
+        position: f"{similarity:.0%} like {place}, which is held out"
+        for position, (place, similarity) in near_held_out(index, pool, learned)
+    }
+    _leave_out(pool, params, found, "held_out", rejects, left)
+
+
+def _leave_out_leaks(
+    pool: Pool, params: DataParams, clashing: list[Clash], rejects: Rejects, left: NDArray[np.bool_]
+) -> None:
+    found: dict[int, str] = {}
+    for clash in clashing:
+        if not pool.table.ready[clash.position] and not left[clash.position]:
+            kept = f"{pool[clash.protected].id} ({pool.place(clash.protected)})"
+            found.setdefault(clash.position, f"{clash.detail} as {kept}, which is in another split")
+    _leave_out(pool, params, found, "leak", rejects, left)
 
 
 def _leave_out(
     pool: Pool,
     params: DataParams,
-    positions: Iterable[int],
+    details: Mapping[int, str],
     reason: str,
     rejects: Rejects,
     left: NDArray[np.bool_],
 ) -> None:
-    details = {
-        "duplicate": "the same question and answer as an earlier row",
-        "conflicting_answers": "its question has another answer in another row",
-    }
+    """Leave out the examples at the positions in `details`, which says of each why."""
     sources = list(params.sources)
-    for position in map(int, positions):
+    for position, detail in details.items():
         left[position] = True
-        example = pool[position]
         source = sources[pool.table.source[position]]
-        rejects.add(source, pool.place(position), example.id, reason, details[reason])
-
-
-def _leave_out_leaks(
-    pool: Pool, params: DataParams, found: list[Clash], rejects: Rejects, left: NDArray[np.bool_]
-) -> None:
-    sources = list(params.sources)
-    for clash in found:
-        if pool.table.ready[clash.position] or left[clash.position]:
-            continue
-        left[clash.position] = True
-        rejects.add(
-            sources[pool.table.source[clash.position]],
-            pool.place(clash.position),
-            pool[clash.position].id,
-            "leak",
-            f"{clash.detail} as {pool[clash.protected].id} ({pool.place(clash.protected)}), which is in "
-            f"another split",
-        )
+        rejects.add(source, pool.place(position), pool[position].id, reason, detail)
 
 
 def _require_no_leaks(pool: Pool, params: DataParams, share: float, leaks: list[Clash], size: int) -> None:
@@ -178,10 +169,8 @@ def _require_no_leaks(pool: Pool, params: DataParams, share: float, leaks: list[
         for clash in leaks[:SHOWN_LEAKS]
     ]
     raise MedtuneError(
-        f"the test leaks into training: {len(leaks)} of {size} test questions ({share:.1%}) have the "
-        f"same or nearly "
-        f"the same one there, more than data.max_leakage ({params.max_leakage:g}) allows. The ready-made "
-        f"splits are "
-        "kept as they are: mend them, or raise data.max_leakage and have it in the metrics. The first of "
-        "them:\n  " + "\n  ".join(lines)
+        f"the test leaks into training: {len(leaks)} of {size} test questions ({share:.1%}) have the same or "
+        f"nearly the same one there, more than data.max_leakage ({params.max_leakage:g}) allows. The "
+        "ready-made splits are kept as they are: mend them, or raise data.max_leakage and have it in the "
+        "metrics. The first of them:\n  " + "\n  ".join(lines)
     )

