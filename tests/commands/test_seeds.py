@@ -45,6 +45,9 @@ Path("metrics/kinds/yes%2Fno.json").write_text(json.dumps({"accuracy": accuracy 
 """
 PIPELINE = """\
 stages:
+  prepare:
+    cmd: python -c ''
+    deps: [data/raw/mine.jsonl]
   finetune:
     cmd: python stage.py
     params: [model, finetune]
@@ -165,7 +168,8 @@ def test_too_few_runs_are_refused(here: Path, n: str) -> None:
         ("params.yaml", False, r"^not committed: params\.yaml; run `dvc repro` and commit"),
         ("metrics/evaluation.json", False, r"^not committed: metrics/evaluation\.json;"),
         ("params.yaml", True, r"^not as the last run has it: finetune \(params\.yaml\); run `dvc repro`"),
-        ("stage.py", False, r"^not as the last run has it: finetune \(stage\.py\)"),
+        ("stage.py", False, r"^not committed: stage\.py;"),
+        ("stage.py", True, r"^not as the last run has it: finetune \(stage\.py\)"),
     ],
 )
 def test_what_is_not_the_run_of_its_commit_is_refused(
