@@ -6,13 +6,14 @@ a group, whose split is drawn by a hash of the seed and its name. So rows that a
 that were there, not even if they bridge two groups: they join the first, and what they share with the second
 is a leak to be mended (medtune/data/leaks.py).
 
-A hash alone would give small sets no share at all: of 40 groups at 0.1 one time in seventy none. While fewer
-than BALANCED rows are placed, a split that would get a row too many, or one too few, has the group go
-elsewhere.
+A hash alone would give small sets no share at all: of 40 groups at 0.1 one time in seventy none. So of the
+first BALANCED rows validation and test get one of each ten at 0.1, drawn anew in each ten: a fixed distance
+would take all its rows from one kind of a file that alternates.
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class Groups:
         train, validation, test = 1 - params.validation - params.test, params.validation, params.test
         self._shares = ((train, validation, test), (train + test, validation, 0.0))
         self._rows = ([0, 0, 0], [0, 0, 0])
+        self._random = Random(f"splits {params.seed}")
+        self._due = [{split: self._random.random() for split in (VALIDATION, TEST)} for _ in self._rows]
         self.leader = np.full(len(pool), -1, np.int64)
         self.split = pool.table.numbers("split").copy()
 
@@ -90,9 +93,13 @@ class Groups:
         placed = sum(rows) + 1
         if placed > BALANCED or self._pool.table.known_groups[position]:
             return drawn
-        lacking = [share * placed - there for share, there in zip(shares, rows, strict=True)]
-        most = int(np.argmax(lacking))
-        return most if lacking[most] >= 1 or lacking[drawn] <= -1 + 1e-9 else drawn
+        due = self._due[half]
+        overdue = {split: shares[split] * placed - rows[split] - due[split] for split in due}
+        split = max(overdue, key=overdue.__getitem__)
+        if overdue[split] <= 0:
+            return TRAIN
+        due[split] = self._random.random()
+        return split
 
 
 def placed_groups(

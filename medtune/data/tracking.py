@@ -1,8 +1,8 @@
 """The local files that the questions come from, and what DVC and git know of them.
 
-`dvc.yaml` names each as a dependency of `prepare`, so that an edit of one reruns it and nothing else does.
-DVC takes no list of files from params.yaml: `medtune add` writes them there, and the stage `code` refuses a
-dvc.yaml that lacks one.
+`dvc.yaml` names each as a dependency of `code`, which reads it before DVC deletes anything, and of `prepare`:
+so an edit of one reruns these and nothing else does. DVC takes no list of files from params.yaml: `medtune
+add` writes them there, and both stages refuse a dvc.yaml that lacks one.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ from medtune.data.params import DataParams
 
 RAW_FOLDER = Path("data/raw")
 PIPELINE_FILE = Path("dvc.yaml")
-STAGE = "prepare"
+STAGES = ("code", "prepare")
 
 
 def files_at(place: str, key: str) -> list[Path]:
@@ -43,8 +43,7 @@ def files_at(place: str, key: str) -> list[Path]:
         if not _is_watched(path):
             raise MedtuneError(
                 f"params.yaml: {key} is '{place}'; a local file must lie below {RAW_FOLDER}/ (where git "
-                f"ignores it "
-                "and DVC has it) and in no linked folder"
+                "ignores it and DVC has it) and in no linked folder"
             )
         if path.is_dir():
             raise MedtuneError(
@@ -66,49 +65,58 @@ def named_files(params: DataParams) -> list[Path]:
 
 
 def require_declared(params: DataParams) -> None:
-    """Refuse a dvc.yaml whose stage prepare does not depend on exactly the files that params.yaml names."""
+    """Refuse a dvc.yaml that has other files as dependencies than params.yaml names."""
     named = {path.as_posix() for path in named_files(params)}
-    declared = set(declared_files())
-    if missing := sorted(named - declared):
-        raise MedtuneError(
-            f"{PIPELINE_FILE}: {STAGE} does not depend on {missing[0]}, which params.yaml names, so DVC "
-            f"would not "
-            f"notice when it changes: medtune add {' '.join(missing)}"
-        )
-    if others := sorted(declared - named):
-        raise MedtuneError(
-            f"{PIPELINE_FILE}: {STAGE} depends on {others[0]}, which params.yaml does not name (any more): "
-            "`medtune add` without a file puts that right"
-        )
+    for stage in STAGES:
+        declared = set(_declared_by(read_yaml(PIPELINE_FILE), stage, PIPELINE_FILE))
+        if missing := sorted(named - declared):
+            raise MedtuneError(
+                f"{PIPELINE_FILE}: {stage} does not depend on {missing[0]}, which params.yaml names, so DVC "
+                f"would not notice when it changes: medtune add {' '.join(missing)}"
+            )
+        if others := sorted(declared - named):
+            raise MedtuneError(
+                f"{PIPELINE_FILE}: {stage} depends on {others[0]}, which params.yaml does not name (any "
+                "more): `medtune add` without a file puts that right"
+            )
 
 
 def declared_files(pipeline: Path = PIPELINE_FILE) -> list[str]:
     """The files below data/raw that dvc.yaml has as dependencies of prepare."""
-    try:
-        dependencies = read_yaml(pipeline)["stages"][STAGE]["deps"]
-        return [path for path in dependencies if Path(path).is_relative_to(RAW_FOLDER)]
-    except (KeyError, TypeError):
-        raise MedtuneError(f"{pipeline}: the stage {STAGE} is not there, or has no list `deps`") from None
+    return _declared_by(read_yaml(pipeline), "prepare", pipeline)
 
 
 def declare(files: Iterable[Path], pipeline: Path = PIPELINE_FILE) -> bool:
-    """Make these the files below data/raw that prepare depends on; whether dvc.yaml was changed."""
+    """Make these the files below data/raw that the stages depend on; whether dvc.yaml was changed."""
     wanted = sorted(path.as_posix() for path in files)
-    if sorted(declared_files(pipeline)) == wanted:
-        return False
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content: Any = yaml.load(pipeline.read_text(encoding="utf-8"))
-    dependencies = content["stages"][STAGE]["deps"]
-    for path in declared_files(pipeline):
-        dependencies.remove(path)
-    dependencies.extend(wanted)
-    text = StringIO()
-    yaml.dump(content, text)
-    write_text(pipeline, text.getvalue())
-    return True
+    changed = False
+    for stage in STAGES:
+        declared = _declared_by(content, stage, pipeline)
+        if sorted(declared) == wanted:
+            continue
+        changed = True
+        dependencies = content["stages"][stage]["deps"]
+        for path in declared:
+            dependencies.remove(path)
+        dependencies.extend(wanted)
+    if changed:
+        text = StringIO()
+        yaml.dump(content, text)
+        write_text(pipeline, text.getvalue())
+    return changed
+
+
+def _declared_by(content: Any, stage: str, pipeline: Path) -> list[str]:
+    try:
+        dependencies = content["stages"][stage]["deps"]
+        return [path for path in dependencies if Path(path).is_relative_to(RAW_FOLDER)]
+    except (KeyError, TypeError):
+        raise MedtuneError(f"{pipeline}: the stage {stage} is not there, or has no list `deps`") from None
 
 
 def unversioned(files: Sequence[Path]) -> list[Path]:
