@@ -3,10 +3,9 @@
     python -m stages.prepare
 
 Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card), ATTRIBUTION.md and
-left_out.jsonl (rows that became no example, and why), and metrics/data.json. Params: data.
+left_out.csv (rows that became no example, and why), and metrics/data.json. Params: data.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from medtune.run.stage import Run, Stage, run_stage
 PREPARED = Path("data/prepared")
 CARD = PREPARED / "README.md"
 ATTRIBUTION = PREPARED / "ATTRIBUTION.md"
-LEFT_OUT = PREPARED / "left_out.jsonl"
+LEFT_OUT = PREPARED / "left_out.csv"
 COUNTS = Path("metrics/data.json")
 
 STAGE = Stage(
@@ -58,7 +57,7 @@ def main(run: Run) -> None:
     for split, examples in prepared.splits.items():
         write_jsonl(PREPARED / f"{split}.jsonl", examples)
     with replacing(LEFT_OUT) as file:
-        file.writelines(json.dumps(row.record(), ensure_ascii=False) + "\n" for row in prepared.rejects)
+        prepared.rejects.write(file)
     write_text(ATTRIBUTION, attribution(params) + "\n")
     write_text(CARD, data_card(params, attribution(params), prepared.counts(), left_out))
     write_json(COUNTS, prepared.report())

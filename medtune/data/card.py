@@ -61,7 +61,7 @@ def _left_out(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:
     ]
     if not rows:
         return []
-    return ["Left out, row by row in `left_out.jsonl`:", _table(["source", "rows", "reason"], rows)]
+    return ["Left out, row by row in `left_out.csv`:", _table(["source", "rows", "reason"], rows)]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,9 +1,10 @@
 """What is wrong with a row, and what was left out of the questions and why."""
 
+import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TextIO
 
 from medtune.core.errors import MedtuneError
 
@@ -56,16 +57,6 @@ class LeftOut:
     reason: str
     detail: str
 
-    def record(self) -> dict[str, Any]:
-        """As a line of `data/prepared/left_out.jsonl`."""
-        return {
-            "source": self.source,
-            "row": self.place,
-            "id": self.id,
-            "reason": self.reason,
-            "detail": self.detail,
-        }
-
 
 @dataclass
 class Rejects:
@@ -88,13 +79,19 @@ class Rejects:
             for source in sources
         }
 
+    def write(self, file: TextIO) -> None:
+        """As `data/prepared/left_out.csv`, which has its head also if nothing was left out."""
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["source", "row", "id", "reason", "detail"])
+        lines.writerows([row.source, row.place, row.id, row.reason, row.detail] for row in self.rows)
+
     def refuse(self, on_error: str) -> None:
         """With `data.on_error: fail` refuse what is wrong: all faulty rows at once, the first by name."""
         faulty = [row for row in self.rows if row.reason in FAULTS]
         if on_error == "fail" and faulty:
             raise MedtuneError(
                 f"{_lines(faulty)}\nerror: mend them, or set data.on_error to drop in params.yaml, which "
-                "leaves them out and lists them in data/prepared/left_out.jsonl"
+                "leaves them out and lists them in data/prepared/left_out.csv"
             )
 
     def refuse_all(self) -> None:

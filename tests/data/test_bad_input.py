@@ -5,6 +5,7 @@ under `data.on_error: fail`, and left out and counted under `drop`.
 """
 
 import codecs
+import csv
 import gzip
 import json
 import random
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -402,7 +404,10 @@ def test_a_bad_row_is_told_by_file_line_and_field_or_left_out(raw: Path, name: s
     assert found.report()["left_out"] == {"mine": {reason: 1}}
     assert [row.place for row in found.rejects] == ["data/raw/mine.jsonl, line 7"]
     assert sum(map(len, found.splits.values())) == len(good)
-    assert all(json.dumps(row.record(), ensure_ascii=False).encode() for row in found.rejects)
+    listed = StringIO(newline="")
+    found.rejects.write(listed)
+    [row] = csv.DictReader(StringIO(listed.getvalue().encode().decode(), newline=""))
+    assert (row["source"], row["row"], row["reason"]) == ("mine", "data/raw/mine.jsonl, line 7", reason)
 
 
 def noise(size: int) -> bytes:
@@ -877,7 +882,7 @@ def test_every_faulty_row_is_counted_and_the_first_twenty_are_told(raw: Path) ->
     ]
     assert told[faults.SHOWN :] == [
         "and 13 more faulty rows",
-        f"{DROP}, which leaves them out and lists them in data/prepared/left_out.jsonl",
+        f"{DROP}, which leaves them out and lists them in data/prepared/left_out.csv",
     ]
     found = prepare(params(on_error="drop"))
     assert found.report()["left_out"] == {"mine": {"empty": 33}}
@@ -969,7 +974,7 @@ def test_the_stage_says_it_in_lines_with_exit_code_1_and_leaves_what_there_was(p
             lines([*WORDS, {"question": "", "answer": "A"}, {"question": "Q?"}]),
             f"error: {MINE}, line 13: question is empty; accepted: text\n"
             f"error: {MINE}, line 14: answer is empty; accepted: the right answer\n"
-            f"error: {DROP}, which leaves them out and lists them in data/prepared/left_out.jsonl\n",
+            f"error: {DROP}, which leaves them out and lists them in data/prepared/left_out.csv\n",
         ),
         (
             b'{"question": "\\ud800?", "answer": "A"}\n' + b"[" * 100_000,
