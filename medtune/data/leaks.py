@@ -6,15 +6,24 @@ split goes: training gives way to validation, and both to the test. Ready-made s
 what clashes among them is measured, and `data.max_leakage` says how much of it may be.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtune.data.grouping import SPLITS, TEST, TRAIN, Groups
+from medtune.data.grouping import TEST, TRAIN, VALIDATION, Groups
 from medtune.data.params import DataParams
 from medtune.data.pool import Pool
+from medtune.data.shingles import NONE
+
+if TYPE_CHECKING:
+    from medtune.data.nearness import Nearness
+
+PROTECTED = ((TEST, 1), (TEST, 0), (VALIDATION, 1), (VALIDATION, 0), (TRAIN, 1))
+"""Splits, ready-made (1) or not, in the order in which what is like one of theirs has to leave."""
+SHARED = {"group": "the same group", "passage": "the same context"}
 
 
 @dataclass(frozen=True)
@@ -53,20 +62,85 @@ def repeats(pool: Pool) -> Repeats:
 
 
 def clashes(pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataParams) -> Iterator[Clash]:
-    """Examples of different splits that share a question or a fact, each once for each thing shared."""
+    """Examples with one that they must leave room for, each once for each thing shared."""
     table = pool.table
     kept = np.flatnonzero(~left)
+    for positions in _sharing(table.numbers("question"), kept):
+        yield from _clashing(positions, positions, pool, groups, "the same question")
+    is_open = table.numbers("is_open") == 1
     for positions in _sharing(table.numbers("stem"), kept):
-        yield from _clashing(positions, pool, groups, "the same question")
-    for positions in _sharing(table.numbers("group"), kept):
-        yield from _clashing(positions, pool, groups, "the same group")
-    for positions in _sharing(table.numbers("passage"), kept):
-        yield from _clashing(positions, pool, groups, "the same context")
-    facts, owners = table.numbers("facts"), table.numbers("fact_owners")
-    for rows in _sharing(facts, np.flatnonzero(~left[owners]) if len(owners) else owners):
-        positions = np.unique(owners[rows])
-        if len(positions) <= params.stock_answers or table.known_groups[positions[0]]:
-            yield from _clashing(positions, pool, groups, "the same long answer")
+        # With other choices it is another question, without any it is the same.
+        with_choices, without = positions[~is_open[positions]], positions[is_open[positions]]
+        yield from _clashing(with_choices, without, pool, groups, "the same question")
+        yield from _clashing(without, with_choices, pool, groups, "the same question")
+    for name, detail in SHARED.items():
+        for positions in _sharing(table.numbers(name), kept):
+            yield from _clashing(positions, positions, pool, groups, detail)
+    rows = _facts(pool, left, params)
+    for found in _sharing(table.numbers("facts"), rows):
+        positions = np.unique(table.numbers("fact_owners")[found])
+        yield from _clashing(positions, positions, pool, groups, "the same long answer")
+
+
+def leakage(
+    pool: Pool,
+    splits: Mapping[str, NDArray[np.int64]],
+    left: NDArray[np.bool_],
+    params: DataParams,
+    nearness: "Nearness | None",
+) -> list[Clash]:
+    """Of each test question that training has too, in whatever way, one clash; in the order of the test.
+
+    It is asked of the splits as they are, from the side of the test: what `clashes` missed would show here.
+    """
+    table, train, test = pool.table, splits["train"], splits["test"]
+    is_open, stem, question = (table.numbers(name) for name in ("is_open", "stem", "question"))
+    found: dict[int, Clash] = {}
+
+    def note(
+        tested: NDArray[np.int64], trained: NDArray[np.int64], keys: NDArray[np.uint64], detail: str
+    ) -> None:
+        for position, partner in _partners(tested, trained, keys):
+            found.setdefault(position, Clash(partner, position, detail))
+
+    note(test, train, question, "the same question")
+    note(test[is_open[test] == 1], train, stem, "the same question")
+    note(test, train[is_open[train] == 1], stem, "the same question")
+    for name, detail in SHARED.items():
+        note(test, train, table.numbers(name), detail)
+    rows, owners = _facts(pool, left, params), table.numbers("fact_owners")
+    stated = (
+        [rows[np.isin(owners[rows], positions)] for positions in (test, train)] if len(rows) else [rows, rows]
+    )
+    for row, partner in _partners(stated[0], stated[1], table.numbers("facts")):
+        position = int(owners[row])
+        found.setdefault(position, Clash(int(owners[partner]), position, "the same long answer"))
+    for clash in nearness.leakage(train, test) if nearness else ():
+        found.setdefault(clash.protected, clash)
+    return [found[position] for position in test.tolist() if position in found]
+
+
+def _facts(pool: Pool, left: NDArray[np.bool_], params: DataParams) -> NDArray[np.int64]:
+    """Rows of the table's facts: of examples that are kept, without stock sentences of files."""
+    owners, facts = pool.table.numbers("fact_owners"), pool.table.numbers("facts")
+    if not len(owners):
+        return np.zeros(0, np.int64)
+    rows = np.flatnonzero(~left[owners])
+    _, key, times = np.unique(facts[rows], return_inverse=True, return_counts=True)
+    is_known = pool.table.numbers("known_groups")[owners[rows]] == 1
+    return rows[(times[key] <= params.stock_answers) | is_known]
+
+
+def _partners(
+    tested: NDArray[np.int64], trained: NDArray[np.int64], keys: NDArray[np.uint64]
+) -> Iterator[tuple[int, int]]:
+    """Of those tested with a key that one trained has too, other than 0, it and the first of the latter."""
+    tested, trained = tested[keys[tested] != 0], np.sort(trained[keys[trained] != 0])
+    known, first = np.unique(keys[trained], return_index=True)
+    if len(known):
+        place = np.minimum(np.searchsorted(known, keys[tested]), len(known) - 1)
+        shared = known[place] == keys[tested]
+        yield from zip(tested[shared].tolist(), trained[first[place[shared]]].tolist(), strict=True)
 
 
 def _sharing(keys: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -80,35 +154,36 @@ def _sharing(keys: NDArray[np.uint64], among: NDArray[np.int64]) -> Iterator[NDA
         yield order[start:end]
 
 
-def _clashing(positions: NDArray[np.int64], pool: Pool, groups: Groups, detail: str) -> Iterator[Clash]:
-    splits = groups.split[positions]
-    if (splits == splits[0]).all():
+def _clashing(
+    asked: NDArray[np.int64], others: NDArray[np.int64], pool: Pool, groups: Groups, detail: str
+) -> Iterator[Clash]:
+    splits, ready = groups.split, pool.table.numbers("ready")
+    if len(np.unique(np.r_[splits[asked], splits[others]])) < 2:
         return
-    ready = pool.table.numbers("ready")[positions] == 1
-    # What is ready-made stays whatever it is; of the others the test does.
-    protected = positions[ready] if ready.any() else positions
-    guard = protected[np.argmax(groups.split[protected])]
-    for position in positions[splits != groups.split[guard]]:
-        if detail != "the same question" or _same_question(pool, int(position), int(guard)):
-            yield Clash(int(position), int(guard), detail)
+    first = {}
+    for split, is_ready in PROTECTED:
+        matching = others[(splits[others] == split) & (ready[others] == is_ready)]
+        first[split, is_ready] = np.full(len(asked), matching[0] if len(matching) else NONE)
+    kept = guards(asked, first, splits, ready)
+    for position, protected in zip(asked.tolist(), kept.tolist(), strict=True):
+        if protected != NONE:
+            yield Clash(position, protected, detail)
 
 
-def _same_question(pool: Pool, one: int, other: int) -> bool:
-    """Of the same words: with the same choices, or one without any."""
-    table = pool.table
-    return bool(table.is_open[one] or table.is_open[other] or table.question[one] == table.question[other])
+def guards(
+    asked: NDArray[np.int64],
+    first: Mapping[tuple[int, int], NDArray[np.int64]],
+    split: NDArray[np.int8],
+    ready: NDArray[np.int8],
+) -> NDArray[np.int64]:
+    """The position that each of those asked must leave room for, or NONE.
 
-
-def leakage(
-    groups: Groups, splits: dict[str, NDArray[np.int64]], found: list[Clash]
-) -> tuple[float, list[Clash]]:
-    """The share of test questions that clash with one in training, and those clashes, a test question
-    each."""
-    here = {name: set(positions.tolist()) for name, positions in splits.items()}
-    worst: dict[int, Clash] = {}
-    for clash in found:
-        ends = {int(groups.split[end]): end for end in (clash.position, clash.protected)}
-        if ends.get(TRAIN) in here[SPLITS[TRAIN]] and ends.get(TEST) in here[SPLITS[TEST]]:
-            worst.setdefault(ends[TEST], clash)
-    size = len(here[SPLITS[TEST]])
-    return (len(worst) / size if size else 0.0), list(worst.values())
+    `first` has by split and ready-made or not (PROTECTED) a position that shares something with it, or NONE.
+    """
+    found = np.full(len(asked), NONE)
+    for (theirs, is_ready), there in first.items():
+        # Of two, the ready-made one stays whatever its split.
+        applies = np.where(ready[asked] == is_ready, theirs > split[asked], theirs != split[asked])
+        applies &= ready[asked] <= is_ready
+        found = np.where((found == NONE) & applies, there, found)
+    return found

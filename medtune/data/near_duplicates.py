@@ -26,11 +26,22 @@ import numpy as np
 import numpy.typing as npt
 
 from medtune.core.errors import MedtuneError
-from medtune.data.shingles import MOST_TEXTS, Numbers, Sets, WordHashes, runs, sets_of, spread, starts_of
+from medtune.data.shingles import (
+    MOST_TEXTS,
+    NONE,
+    Numbers,
+    Sets,
+    WordHashes,
+    runs,
+    sets_of,
+    spread,
+    starts_of,
+)
 
 Name = str | int
 Match = tuple[Name, float]
-Allowed = Callable[[Numbers, npt.NDArray[Any]], npt.NDArray[np.bool_]]
+Pairs = tuple[Numbers, Numbers, npt.NDArray[np.float64]]
+Allowed = Callable[[Numbers, Numbers], npt.NDArray[np.bool_]]
 T = TypeVar("T")
 
 _TEXTS_AT_ONCE = 4096
@@ -44,7 +55,7 @@ class NearDuplicates:
     """An index of texts by name. Add all, then find: a search after an addition sorts the whole anew.
 
     Of a text it holds the name, 8 bytes a shingle, 14 more for about every fourth, up to 2 for a table, and
-    20: less than 580 bytes for 40 words. Of texts with the same shingles it holds the one with the smallest
+    28: less than 590 bytes for 40 words. Of texts with the same shingles it holds the one with the smallest
     name. The threshold is a Jaccard similarity; 1.0 asks for the same shingles. Names are all texts or all
     numbers. Errors: MedtuneError for a threshold that is not in (0, 1].
     """
@@ -56,6 +67,7 @@ class NearDuplicates:
         self._hash_of = WordHashes()
         self._names: list[Name] = []
         self._sets = Sets.joined([])
+        self._set_of = np.zeros(0, np.int64)
         self._added: list[Sets] = []
         self._prefixes = _Prefixes(self._sets, threshold)
 
@@ -76,18 +88,43 @@ class NearDuplicates:
         """
         return next(self.find_all([text]))
 
-    def find_all(self, texts: Iterable[str], allowed: Allowed | None = None) -> Iterator[Match | None]:
-        """What `find` says to each text, in their order; many times as fast for many.
-
-        `allowed` gets numbers of texts, from 0, and names of those that they may be near, as many of each,
-        and says of which pairs it is asked.
-        """
-        if self._added:
-            self._sort()
-        names, number = np.array(self._names), 0
+    def find_all(self, texts: Iterable[str]) -> Iterator[Match | None]:
+        """What `find` says to each text, in their order; many times as fast for many."""
+        self._sort()
         for part in _parts(texts):
-            yield from self._nearest(sets_of(part, self._hash_of), names, number, allowed)
-            number += len(part)
+            found: list[Match | None] = [None] * len(part)
+            for left, right, similarity in self._pairs(sets_of(part, self._hash_of)):
+                for pair in nearest(left, right, similarity).tolist():
+                    found[left[pair]] = self._names[right[pair]], float(similarity[pair])
+            yield from found
+
+    def pairs(self, numbers: Numbers, allowed: Allowed) -> Iterator[Pairs]:
+        """Of the texts with these numbers, which count from 0 as they were added: the sets near each.
+
+        Yields numbers of texts, numbers of sets (see `set_of` and `names`) and similarities, of a text all at
+        once. A text is near its own set. `allowed` gets the former two and says which pairs are asked for.
+        """
+        self._sort()
+        for start in range(0, len(numbers), _TEXTS_AT_ONCE):
+            part = numbers[start : start + _TEXTS_AT_ONCE]
+
+            def asked_for(left: Numbers, near: Numbers, part: Numbers = part) -> npt.NDArray[np.bool_]:
+                return allowed(part[left], near)
+
+            for left, right, similarity in self._pairs(self._sets.take(self._set_of[part]), asked_for):
+                yield part[left], right, similarity
+
+    @property
+    def set_of(self) -> Numbers:
+        """The number of each text's set, or NONE if the text has no words; texts in the order of adding."""
+        self._sort()
+        return self._set_of
+
+    @property
+    def names(self) -> npt.NDArray[Any]:
+        """The smallest name of each set."""
+        self._sort()
+        return np.array(self._names)
 
     @property
     def nbytes(self) -> int:
@@ -96,32 +133,39 @@ class NearDuplicates:
 
     def _sort(self) -> None:
         """Put the texts in the order of their names, and of those with the same shingles keep the first."""
+        if not self._added:
+            return
         sets = Sets.joined([self._sets, *self._added])
+        added = np.arange(len(self._sets), len(sets))
         self._added.clear()
         order = np.array(sorted(range(len(sets)), key=self._names.__getitem__), dtype=np.int64)
-        _, first = np.unique(sets.digests()[order], return_index=True)
-        kept = order[np.sort(first)]
-        kept = kept[sets.sizes[kept] > 0]
+        _, first, same = np.unique(sets.digests()[order], return_index=True, return_inverse=True)
+        is_kept = np.zeros(len(sets), bool)
+        is_kept[first] = sets.sizes[order[first]] > 0
+        kept = order[is_kept]
+        place = np.where(is_kept, np.cumsum(is_kept) - 1, NONE)
+        set_of = np.empty(len(sets), np.int64)
+        set_of[order] = place[first][same]
+        before = self._set_of
+        self._set_of = np.concatenate([np.where(before < 0, NONE, set_of[before]), set_of[added]])
         self._names = [self._names[number] for number in kept]
         self._sets = sets.take(kept)
         self._prefixes = _Prefixes(self._sets, self._threshold)
 
-    def _nearest(
-        self, asked: Sets, names: npt.NDArray[Any], number: int, allowed: Allowed | None
-    ) -> list[Match | None]:
-        found: list[Match | None] = [None] * len(asked)
+    def _pairs(self, asked: Sets, allowed: Allowed | None = None) -> Iterator[Pairs]:
         for left, right in self._prefixes.candidates(asked):
             if allowed is not None:
-                asked_for = np.flatnonzero(allowed(left + number, names[right]))
+                asked_for = np.flatnonzero(allowed(left, right))
                 left, right = left[asked_for], right[asked_for]
             similarity = _similarities(asked, left, self._sets, right)
             near = np.flatnonzero(similarity >= self._threshold)
-            # Numbers of the index are in the order of names.
-            near = near[np.lexsort((right[near], -similarity[near], left[near]))]
-            nearest = near[np.unique(left[near], return_index=True)[1]]
-            for number in nearest.tolist():
-                found[left[number]] = self._names[right[number]], float(similarity[number])
-        return found
+            yield left[near], right[near], similarity[near]
+
+
+def nearest(left: Numbers, right: Numbers, similarity: npt.NDArray[np.float64]) -> Numbers:
+    """Which pairs are the most similar of their left one; of equally similar ones the first on the right."""
+    order = np.lexsort((right, -similarity, left))
+    return order[np.unique(left[order], return_index=True)[1]]
 
 
 class _Prefixes:

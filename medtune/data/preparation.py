@@ -100,7 +100,8 @@ def split(
     _leave_out_held_out(pool, params, groups, held_out, rejects, left)
     _leave_out_leaks(pool, params, found, rejects, left)
     positions = drawn_splits(pool, groups, left, params)
-    share, leaks = leakage(groups, positions, found)
+    leaks = leakage(pool, positions, left, params, nearness)
+    share = len(leaks) / len(positions["test"]) if leaks else 0.0
     _require_no_leaks(pool, params, share, leaks, len(positions["test"]))
     return Prepared(pool, groups, positions, rejects, share, params, notes)
 

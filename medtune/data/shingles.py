@@ -25,6 +25,8 @@ Numbers = npt.NDArray[np.int64]
 
 MOST_TEXTS = 2**16
 """So many texts can be read at once."""
+NONE = -1
+"""The number of the empty set."""
 
 _WORDS_KEPT = 2**18
 _TWO_EMPTY_WORDS = bytes(16)
@@ -81,8 +83,8 @@ class Sets:
         return np.repeat(np.arange(len(self)), self.sizes)
 
     def take(self, numbers: Numbers) -> Self:
-        """The sets with these numbers, in this order."""
-        sizes = self.sizes[numbers]
+        """The sets with these numbers, in this order; NONE is the empty one."""
+        sizes = np.where(numbers == NONE, 0, self.sizes[numbers]) if len(self) else np.zeros_like(numbers)
         return type(self)(self.hashes[runs(self.starts[numbers], sizes)], starts_of(sizes))
 
     def digests(self) -> Hashes:

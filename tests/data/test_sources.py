@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import obonet
@@ -279,6 +280,49 @@ def test_ready_made_splits_stay_as_they_are_and_their_leaks_are_told(
     leaking = prepare(DataParams.model_validate(fields))
     assert leaking.report()["leakage"] == 0.1
     assert len(leaking.splits["train"]) == 41
+
+
+CLOSED = {"choices": ["aspirin", "heparin"], "answer": "heparin"}
+OTHERWISE = {"choices": ["warfarin", "insulin"], "answer": "warfarin"}
+PASSAGE = "Of sixty patients forty were treated with the new drug and twenty had the old one for a year"
+PLAIN = "question one of many that are asked here?"
+WIDE = f"\uff51{PLAIN[1:]}"
+"""The same words to a reader, others to a computer."""
+
+
+def asked(*questions: str, **fields: Any) -> list[dict[str, Any]]:
+    return [{"question": question} | fields for question in questions]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "leaking"),
+    [
+        (asked("Why?"), asked("Why?", "Why!", "Why."), {0, 1, 2}),
+        (asked("Why?"), asked("Why?", **CLOSED) + asked("Why?", **OTHERWISE), {0, 1}),
+        (asked("Why?", **CLOSED) + asked("Why?"), asked("Why?", **OTHERWISE), {0}),
+        # The first has a stem in common with the one in training, and no question.
+        (asked("Why?", **CLOSED), asked("Why?", **OTHERWISE) + asked("Why?", **CLOSED), {1}),
+        (asked("A?", context=PASSAGE), asked("B?", "C?", context=PASSAGE), {0, 1}),
+        (asked("A?", answer=PASSAGE), asked("B?", "C?", answer=PASSAGE), {0, 1}),
+        (asked(WIDE), asked(PLAIN, PLAIN), {0, 1}),
+    ],
+)
+def test_every_test_question_that_training_has_is_counted(
+    raw: Path, train: list[Any], test: list[Any], leaking: set[int]
+) -> None:
+    splits = {"train": train, "validation": [], "test": test}
+    for name, rows in splits.items():
+        rows = [{"answer": f"{name} {i}"} | row for i, row in enumerate(rows)]
+        rows += [{"question": f"About {name} {i}?", "answer": f"It is {name} {i}"} for i in range(5)]
+        (raw / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"splits": {name: f"data/raw/{name}.jsonl" for name in splits}}
+    fields = with_source(**source).model_dump() | {"near_duplicates": 0.8, "stock_answers": 5}
+    found = prepare(DataParams.model_validate(fields | {"max_leakage": 0.9}))
+    assert found.report()["leakage"] == len(leaking) / (len(test) + 5)
+    with pytest.raises(MedtuneError) as error:
+        prepare(DataParams.model_validate(fields))
+    for line in range(len(test)):
+        assert (f"data/raw/test.jsonl, line {line + 1}: " in str(error.value)) == (line in leaking)
 
 
 def test_ids_may_begin_anew_in_each_ready_made_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
