@@ -88,16 +88,6 @@ def fetch(name: str, source: SourceParams) -> Fetched:
     return Fetched(folder, {split: [folder / file for file in files] for split, files in chosen.items()})
 
 
-def check_hub(name: str, source: SourceParams) -> None:
-    """Refuse what `hub_files` would refuse, as far as one can tell without fetching any data."""
-    repository = repository_of(name, source)
-    require_pinned(repository)
-    with explained(repository):
-        _names(repository, source)
-    if source.sha256 is None:
-        raise MedtuneError(f"params.yaml: data.sources.{name}.sha256 is missing: medtune pin {name}")
-
-
 def repository_of(name: str, source: SourceParams) -> Repository:
     """The repository that the `path` of the source `name`, a hub id, names."""
     key = f"data.sources.{name}"

@@ -45,7 +45,7 @@ Allowed = Callable[[Numbers, Numbers], npt.NDArray[np.bool_]]
 T = TypeVar("T")
 
 _TEXTS_AT_ONCE = 4096
-_PAIRS_AT_ONCE = 2**17
+_PAIRS_AT_ONCE = 2**15
 _MOST_COUNT_BITS = 22
 _ROUNDING = 1e-6
 """What a product with the threshold may be off by: 0.8 * 5 shingles are to be 4."""
@@ -135,21 +135,26 @@ class NearDuplicates:
         """Put the texts in the order of their names, and of those with the same shingles keep the first."""
         if not self._added:
             return
-        sets = Sets.joined([self._sets, *self._added])
-        added = np.arange(len(self._sets), len(sets))
-        self._added.clear()
-        order = np.array(sorted(range(len(sets)), key=self._names.__getitem__), dtype=np.int64)
-        _, first, same = np.unique(sets.digests()[order], return_index=True, return_inverse=True)
-        is_kept = np.zeros(len(sets), bool)
-        is_kept[first] = sets.sizes[order[first]] > 0
+        parts, before = [self._sets, *self._added], self._set_of
+        self._sets, self._added = Sets.joined([]), []
+        sizes = np.concatenate([part.sizes for part in parts])
+        digests = np.concatenate([part.digests() for part in parts])
+        order = np.array(sorted(range(len(sizes)), key=self._names.__getitem__), dtype=np.int64)
+        _, first, same = np.unique(digests[order], return_index=True, return_inverse=True)
+        is_kept = np.zeros(len(sizes), bool)
+        is_kept[first] = sizes[order[first]] > 0
         kept = order[is_kept]
+
         place = np.where(is_kept, np.cumsum(is_kept) - 1, NONE)
-        set_of = np.empty(len(sets), np.int64)
+        set_of = np.empty(len(sizes), np.int64)
         set_of[order] = place[first][same]
-        before = self._set_of
-        self._set_of = np.concatenate([np.where(before < 0, NONE, set_of[before]), set_of[added]])
+        added = set_of[len(parts[0]) :]
+        self._set_of = np.concatenate([np.where(before == NONE, NONE, set_of[before]), added])
         self._names = [self._names[number] for number in kept]
-        self._sets = sets.take(kept)
+        # Those that are held are joined first, which most often leaves nothing to be put in order.
+        self._sets = Sets.joined(parts, np.isin(np.arange(len(sizes)), kept))
+        if (np.diff(kept) < 0).any():
+            self._sets = self._sets.take(np.argsort(np.argsort(kept)))
         self._prefixes = _Prefixes(self._sets, self._threshold)
 
     def _pairs(self, asked: Sets, allowed: Allowed | None = None) -> Iterator[Pairs]:
@@ -173,22 +178,24 @@ class _Prefixes:
 
     def __init__(self, sets: Sets, threshold: float) -> None:
         self._threshold = threshold
-        self._sizes, self._parities = sets.sizes.astype(np.uint32), sets.parities()
+        self._sizes = sets.sizes.astype(np.uint32)
+        parts = list(sets.parts(MOST_TEXTS))
+        self._parities = np.concatenate([np.zeros(0, np.uint64), *(part.parities() for part in parts)])
         # How often shingles occur: those whose first bits are the same are counted together, which changes
         # how many candidates there are and nothing else.
         self._unused_bits = np.uint64(64 - min((len(sets.hashes) | 2).bit_length() - 1, _MOST_COUNT_BITS))
-        counts = np.bincount(self._slots(sets), minlength=1 << (64 - int(self._unused_bits)))
+        counts = np.zeros(1 << (64 - int(self._unused_bits)), np.int64)
+        for part in parts:
+            counts += np.bincount(self._slots(part), minlength=len(counts))
         self._counts = np.minimum(counts, 2**16 - 1).astype(np.uint16)
-        starts = range(0, len(sets), MOST_TEXTS)
-        parts = [
-            self._rarest(sets.take(np.arange(start, min(start + MOST_TEXTS, len(sets))))) for start in starts
-        ]
-        hashes = np.concatenate([np.zeros(0, np.uint64), *(part[0] for part in parts)])
+        found = [self._rarest(part) for part in parts]
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(part[0] for part in found)])
         order = np.argsort(hashes)
         self._hashes = hashes[order]
-        self._rows = _joined([part[1] + start for start, part in zip(starts, parts, strict=True)])[order]
+        starts = range(0, len(sets), MOST_TEXTS)
+        self._rows = _joined([part[1] + start for start, part in zip(starts, found, strict=True)])[order]
         # A place that is too large for 16 bits becomes smaller: more candidates, and none is missed.
-        self._places = _joined([np.minimum(part[2], 2**16 - 1) for part in parts]).astype(np.uint16)[order]
+        self._places = _joined([np.minimum(part[2], 2**16 - 1) for part in found]).astype(np.uint16)[order]
 
     @property
     def nbytes(self) -> int:

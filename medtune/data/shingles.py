@@ -11,7 +11,7 @@ their shingles have the same one with a probability of 0.00005.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
@@ -63,11 +63,25 @@ class Sets:
     starts: Numbers
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """All sets of several; of none, none."""
+    def joined(cls, parts: list[Self], chosen: npt.NDArray[np.bool_] | None = None) -> Self:
+        """Those that are chosen of the sets of several, which are taken from the list one by one."""
         sizes = np.concatenate([np.zeros(0, np.int64), *(part.sizes for part in parts)])
-        hashes = np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)])
-        return cls(hashes, starts_of(sizes))
+        chosen = np.ones(len(sizes), bool) if chosen is None else chosen
+        starts = starts_of(sizes[chosen])
+        hashes = np.empty(starts[-1], np.uint64)
+        at = begin = 0
+        while parts:
+            part = parts.pop(0)
+            taken = part.take(np.flatnonzero(chosen[begin : begin + len(part)])).hashes
+            hashes[at : at + len(taken)] = taken
+            at, begin = at + len(taken), begin + len(part)
+        return cls(hashes, starts)
+
+    def parts(self, size: int) -> Iterator[Self]:
+        """The sets one behind the other, so many at once."""
+        for start in range(0, len(self), size):
+            starts = self.starts[start : start + size + 1]
+            yield type(self)(self.hashes[starts[0] : starts[-1]], starts - starts[0])
 
     def __len__(self) -> int:
         return len(self.starts) - 1
