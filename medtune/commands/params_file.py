@@ -6,6 +6,7 @@ A parser says where a value begins and ends; the text between is replaced, by th
 scalar.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def scalar(value: str | None) -> Value:
         return Value(" null")
     # A hash may look like a number: 12345e67.
     plain = re.fullmatch(r"[\w./-]+", value) and parse_yaml(f"key: {value}", Path("value"))["key"] == value
-    return Value(f" {value}" if plain else f' "{value}"')
+    return Value(f" {value}" if plain else f" {json.dumps(value, ensure_ascii=False)}")
 
 
 def value_in(text: str, keys: Keys) -> Value:
@@ -151,10 +152,15 @@ def _with_key(text: str, mapping: Any, name: str, value: Value) -> str:
         raise KeyError(name)
     if mapping.flow_style:
         end = mapping.end_mark.index - 1
-        return f"{text[:end].rstrip()}{', ' if mapping.value else ''}{name}:{value.text}{text[end:]}"
+        return f"{text[:end].rstrip()}{', ' if mapping.value else ''}{_key(name)}:{value.text}{text[end:]}"
     column = mapping.start_mark.column
     last_key, last = mapping.value[-1]
     end = _end(text, last_key, last)
     line_end = text.find("\n", end)
     line_end = len(text) if line_end < 0 else line_end
-    return f"{text[:line_end]}\n{' ' * column}{name}:{_moved(value, column)}{text[line_end:]}"
+    return f"{text[:line_end]}\n{' ' * column}{_key(name)}:{_moved(value, column)}{text[line_end:]}"
+
+
+def _key(name: str) -> str:
+    # A name may look like a number, as that of 2024.csv does.
+    return scalar(name).text.strip()

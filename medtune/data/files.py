@@ -82,7 +82,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     except FileNotFoundError:
         raise MedtuneError(
-            f"{path}: no such file; a colleague's comes with `dvc pull` if they ran `medtune add {path}`"
+            f"{path}: no such file; `dvc pull` fetches one that DVC tracks; no other is in a clone or in the "
+            f"folder of an experiment: medtune add {path}"
         ) from None
     except MemoryError:
         raise MedtuneError(

@@ -26,7 +26,7 @@ from medtune.data.forms import Form
 from medtune.data.grouping import SPLITS
 from medtune.data.params import DataParams, SourceParams, SplitName
 from medtune.data.pool import NO_GROUP, UNDECIDED, Origin, Pool, digest
-from medtune.data.tracking import files_at
+from medtune.data.tracking import HELD_OUT, files_at, source_key
 
 FIRST_ROWS = 200
 """Rows whose columns count as those of a file."""
@@ -90,7 +90,7 @@ def read_held_out(params: DataParams) -> list[tuple[str, Example]]:
     passed over."""
     found: list[tuple[str, Example]] = []
     for place in params.held_out:
-        files = files_at(place, "data.held_out")
+        files = files_at(place, HELD_OUT)
         part = Part("held_out", SourceParams(path=place), files, None)
         form, _ = _form("held_out", part.params, [part])
         for file, number, row in _rows_with_files(part):
@@ -134,8 +134,7 @@ def _local_parts(name: str, source: SourceParams) -> list[Part]:
     parts = []
     for first, second in places:
         split, place = (None, first) if source.splits is None else (first, second)
-        key = f"data.sources.{name}.path" if split is None else f"data.sources.{name}.splits.{split}"
-        parts.append(Part(name, source, files_at(str(place), key), split))  # type: ignore[arg-type]
+        parts.append(Part(name, source, files_at(str(place), source_key(name, split)), split))  # type: ignore[arg-type]
     return parts
 
 

@@ -21,6 +21,12 @@ from medtune.data.params import DataParams
 RAW_FOLDER = Path("data/raw")
 PIPELINE_FILE = Path("dvc.yaml")
 STAGES = ("code", "prepare")
+HELD_OUT = "params.yaml: data.held_out"
+
+
+def is_pattern(place: str) -> bool:
+    """Whether a place is a pattern of files rather than one."""
+    return any(mark in place for mark in "*?[")
 
 
 def files_at(place: str, key: str) -> list[Path]:
@@ -28,28 +34,31 @@ def files_at(place: str, key: str) -> list[Path]:
 
     MedtuneError: there is none, or it lies elsewhere than below data/raw; `key` is only named in errors.
     """
-    is_pattern = any(mark in place for mark in "*?[")
+    matches = is_pattern(place) and not place.startswith("/")
     try:
-        found = sorted(Path().glob(place)) if is_pattern and not place.startswith("/") else [Path(place)]
+        found = sorted(Path().glob(place)) if matches else [Path(place)]
     except (ValueError, NotImplementedError) as error:
         raise MedtuneError(
-            f"params.yaml: {key} is '{place}', which is no pattern: {error}; accepted: one such as "
-            f"{RAW_FOLDER}/mine-*.csv"
+            f"{key} is '{place}', which is no pattern: {error}; accepted: one such as {RAW_FOLDER}/mine-*.csv"
         ) from None
-    found = [path for path in found if path.suffix != ".dvc" and path.name != ".gitignore"]
-    if is_pattern and not found:
-        raise MedtuneError(f"params.yaml: {key} is '{place}', which matches no file")
+    if matches:
+        found = [path for path in found if path.suffix != ".dvc" and not path.name.startswith(".")]
+    if not found:
+        raise MedtuneError(f"{key} is '{place}', which matches no file")
     for path in found:
         if not _is_watched(path):
             raise MedtuneError(
-                f"params.yaml: {key} is '{place}'; a local file must lie below {RAW_FOLDER}/ (where git "
+                f"{key} is '{place}'; a local file must lie below {RAW_FOLDER}/ (where git "
                 "ignores it and DVC has it) and in no linked folder"
             )
         if path.is_dir():
-            raise MedtuneError(
-                f"params.yaml: {key} is '{place}', a folder; accepted: a file, or a pattern {place}/*"
-            )
+            raise MedtuneError(f"{key} is '{place}', a folder; accepted: a file, or a pattern {place}/*")
     return found
+
+
+def source_key(name: str, split: str | None) -> str:
+    """Where params.yaml names the files of a source, or of a split of it; for errors."""
+    return f"params.yaml: data.sources.{name}.{'path' if split is None else f'splits.{split}'}"
 
 
 def named_files(params: DataParams) -> list[Path]:
@@ -57,10 +66,9 @@ def named_files(params: DataParams) -> list[Path]:
     found: set[Path] = set()
     for name, source, place, split in params.places():
         if source.origin == "files":
-            key = f"data.sources.{name}.path" if split is None else f"data.sources.{name}.splits.{split}"
-            found.update(files_at(place, key))
+            found.update(files_at(place, source_key(name, split)))
     for place in params.held_out:
-        found.update(files_at(place, "data.held_out"))
+        found.update(files_at(place, HELD_OUT))
     return sorted(found)
 
 
@@ -86,9 +94,11 @@ def declared_files(pipeline: Path = PIPELINE_FILE) -> list[str]:
     return _declared_by(read_yaml(pipeline), "prepare", pipeline)
 
 
-def declare(files: Iterable[Path], pipeline: Path = PIPELINE_FILE) -> bool:
-    """Make these the files below data/raw that the stages depend on; whether dvc.yaml was changed."""
+def declare(files: Iterable[Path], pipeline: Path = PIPELINE_FILE, *, write: bool = True) -> bool:
+    """Make these the files below data/raw that the stages depend on; whether that changes dvc.yaml."""
     wanted = sorted(path.as_posix() for path in files)
+    # For the words of its errors.
+    read_yaml(pipeline)
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -104,7 +114,7 @@ def declare(files: Iterable[Path], pipeline: Path = PIPELINE_FILE) -> bool:
         for path in declared:
             dependencies.remove(path)
         dependencies.extend(wanted)
-    if changed:
+    if changed and write:
         text = StringIO()
         yaml.dump(content, text)
         write_text(pipeline, text.getvalue())
@@ -120,16 +130,22 @@ def _declared_by(content: Any, stage: str, pipeline: Path) -> list[str]:
 
 
 def unversioned(files: Sequence[Path]) -> list[Path]:
-    """Those of the files that neither DVC nor git has, so that nobody else can get them."""
+    """Those of the files that git has neither itself nor by a .dvc file, so that nobody else can get them."""
+    return [path for path in files if not _in_git(dvc_file(path) or path)]
+
+
+def warnings(files: Sequence[Path]) -> list[str]:
+    """What is to be said of files that nobody else can get, an experiment in a folder of its own included."""
     return [
-        path
-        for path in files
-        if not Path(f"{path}.dvc").is_file() and not _in_dvc_folder(path) and not _in_git(path)
+        f"warning: {path} is versioned nowhere, so nobody else can run this: medtune add {path}"
+        for path in unversioned(files)
     ]
 
 
-def _in_dvc_folder(path: Path) -> bool:
-    return any(Path(f"{folder}.dvc").is_file() for folder in path.parents if folder != Path())
+def dvc_file(path: Path) -> Path | None:
+    """The .dvc file by which DVC tracks a file, or a folder that it lies in; None if there is none."""
+    found = (Path(f"{place}.dvc") for place in (path, *path.parents))
+    return next((file for file in found if file.is_file()), None)
 
 
 def _in_git(path: Path) -> bool:

@@ -154,7 +154,7 @@ def test_use_has_dvc_depend_on_the_files_of_the_new_sources_alone(project: Path)
     (project / "data" / "raw").mkdir(parents=True)
     Path("data/raw/mine.jsonl").write_text("{}")
     name = set_profile(project, "data:\n  sources:\n    mine: {path: data/raw/mine.jsonl}\n  kinds: null\n")
-    assert "dvc.yaml: prepare depends on other files now" in medtune("use", name, cwd=project).stdout
+    assert "dvc.yaml: code and prepare depend on other files now" in medtune("use", name, cwd=project).stdout
     assert "data/raw/mine.jsonl" in read_yaml(Path("dvc.yaml"))["stages"]["prepare"]["deps"]
     shown = medtune("use", "medqa", cwd=project).stdout
     assert shown.endswith("\nparams.yaml is profile medqa; run: medtune pin medqa && dvc repro\n")

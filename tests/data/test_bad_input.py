@@ -753,7 +753,7 @@ PARAMS: dict[str, tuple[Callable[[Path], None] | None, dict[str, Any], str]] = {
     "a file that is gone": (
         None,
         {"path": MINE},
-        "mine.jsonl: no such file; a colleague's comes with `dvc pull`",
+        "mine.jsonl: no such file; `dvc pull` fetches one that DVC tracks",
     ),
     "a link to nothing": (dangling, {"path": MINE}, "data/raw/mine.jsonl: no such file"),
     "a folder": (
