@@ -12,8 +12,10 @@ from pathlib import Path
 from medtune.core.examples import write_jsonl
 from medtune.core.outputs import record_timing, replacing, write_json, write_text
 from medtune.data.card import attribution, data_card
+from medtune.data.pace import with_pace
 from medtune.data.params import DataParams
 from medtune.data.preparation import prepare
+from medtune.data.tally import Tally
 from medtune.data.tracking import PIPELINE_FILE, named_files, require_declared, warnings
 from medtune.run.stage import Run, Stage, run_stage
 
@@ -51,21 +53,23 @@ def main(run: Run) -> None:
     prepared = prepare(params)
     for note in prepared.notes:
         print(f"prepare: {note}")
-    left_out = prepared.rejects.counts(params.sources)
 
     run.confirm()
+    tallies = {split: Tally() for split in prepared.splits}
     for split, examples in prepared.splits.items():
-        write_jsonl(PREPARED / f"{split}.jsonl", examples)
+        shown = with_pace(examples, f"writing {split}", len(examples))
+        write_jsonl(PREPARED / f"{split}.jsonl", tallies[split].of(shown))
     with replacing(LEFT_OUT) as file:
         prepared.rejects.write(file)
     write_text(ATTRIBUTION, attribution(params) + "\n")
-    write_text(CARD, data_card(params, attribution(params), prepared.counts(), left_out))
-    write_json(COUNTS, prepared.report())
+    report = prepared.report()
+    write_text(CARD, data_card(params, attribution(params), report, tallies))
+    write_json(COUNTS, report)
     record_timing(STAGE.name, time.monotonic() - start)
     sizes = ", ".join(f"{len(examples)} {split}" for split, examples in prepared.splits.items())
     print(f"prepare: {sizes} questions in {PREPARED}/, described in {CARD}")
-    if reasons := {reason: n for found in left_out.values() for reason, n in found.items()}:
-        print(f"prepare: left out {sum(reasons.values())} rows, listed in {LEFT_OUT}")
+    if left_out := len(prepared.rejects.rows):
+        print(f"prepare: left out {left_out} rows, listed in {LEFT_OUT}")
     for warning in warnings(named_files(params)):
         print(f"prepare: {warning}")
 

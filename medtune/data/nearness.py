@@ -13,6 +13,7 @@ from medtune.core.examples import Example
 from medtune.data.grouping import Groups
 from medtune.data.leaks import PROTECTED, Clash, guards
 from medtune.data.near_duplicates import Allowed, Match, NearDuplicates, nearest
+from medtune.data.pace import with_pace
 from medtune.data.pool import Pool
 from medtune.data.shingles import NONE, Numbers
 
@@ -86,7 +87,8 @@ class Nearness:
         return first
 
     def _texts(self, positions: NDArray[np.int64]) -> Iterator[str]:
-        return (shown_text(self._pool[int(position)]) for position in positions)
+        shown = with_pace(positions.tolist(), "near duplicates")
+        return (shown_text(self._pool[position]) for position in shown)
 
 
 def held_out_index(examples: Iterable[tuple[str, Example]], threshold: float) -> NearDuplicates:
@@ -100,7 +102,8 @@ def near_held_out(
     index: NearDuplicates, pool: Pool, positions: NDArray[np.int64]
 ) -> Iterator[tuple[int, Match]]:
     """Positions of examples that are near a held-out question, with that."""
-    texts = (shown_text(pool[int(position)]) for position in positions)
+    shown = with_pace(positions.tolist(), "held-out questions")
+    texts = (shown_text(pool[position]) for position in shown)
     for position, match in zip(positions.tolist(), index.find_all(texts), strict=True):
         if match is not None:
             yield position, match

@@ -24,6 +24,7 @@ from medtune.data.faults import Fault, Rejects
 from medtune.data.files import Fields, place_in, rows_of
 from medtune.data.forms import Form
 from medtune.data.grouping import SPLITS
+from medtune.data.pace import with_pace
 from medtune.data.params import DataParams, SourceParams, SplitName
 from medtune.data.pool import NO_GROUP, UNDECIDED, Origin, Pool, digest
 from medtune.data.tracking import HELD_OUT, files_at, source_key
@@ -172,7 +173,8 @@ def _refuse_all(parts: list[Part]) -> None:
 def _first_choice(form: Form, parts: list[Part]) -> int:
     """0 or 1, by the numbers that occur: 0 is only the first of some, as many as there are only the last."""
     seen_zero = seen_last = False
-    for row in (row for part in parts for _, _, row in _rows_with_files(part)):
+    rows = (row for part in parts for _, _, row in _rows_with_files(part))
+    for row in with_pace(rows, f"looking for the first choice of {form.source}"):
         found = None if isinstance(row, Fault) else form.answer_number(row)
         if found is not None:
             seen_zero |= found[0] == 0
@@ -205,7 +207,7 @@ def _read_part(
 ) -> None:
     split = UNDECIDED if part.split is None else SPLITS.index(part.split)
     may_validate = part.split == "train" and "validation" not in (part.params.splits or {})
-    for file, number, row in _rows_with_files(part):
+    for file, number, row in with_pace(_rows_with_files(part), f"reading {part.source}"):
         place, name = place_in(file, number), None
         try:
             if isinstance(row, Fault):

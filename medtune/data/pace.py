@@ -1,0 +1,21 @@
+"""How far a long loop over rows is, and how many it does a second: a line on stderr, none for a short one."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+SHOWN_AFTER = 3.0
+"""Seconds; what takes less is over before anybody wonders."""
+
+
+def with_pace(rows: Iterable[T], doing: str, total: int | None = None) -> Iterator[T]:
+    """The rows as they are; `doing` says in a word or two what is done with them."""
+    # In a log file nothing is drawn over: each line stays.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    yield from tqdm(
+        rows, desc=doing, total=total, unit=" rows", delay=SHOWN_AFTER, mininterval=interval, unit_scale=True
+    )
