@@ -1,7 +1,7 @@
 """How far a long loop over rows is, and how many it does a second: a line on stderr, none for a short one."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,10 +12,10 @@ SHOWN_AFTER = 3.0
 """Seconds; what takes less is over before anybody wonders."""
 
 
-def with_pace(rows: Iterable[T], doing: str, total: int | None = None) -> Iterator[T]:
+def with_pace(rows: Iterable[T], doing: str, total: int | None = None) -> Iterable[T]:
     """The rows as they are; `doing` says in a word or two what is done with them."""
     # In a log file nothing is drawn over: each line stays.
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    yield from tqdm(
+    return tqdm(
         rows, desc=doing, total=total, unit=" rows", delay=SHOWN_AFTER, mininterval=interval, unit_scale=True
     )
