@@ -12,11 +12,8 @@ from medtune.core.notices import NOT_MEDICAL_ADVICE
 from medtune.data import ontology
 from medtune.data.faults import REASONS
 from medtune.data.params import DataParams, SourceParams
-from medtune.data.tables import bars, code, plain, table
+from medtune.data.tables import SHOWN, bars, code, plain, table
 from medtune.data.tally import Tally
-
-SHOWN = 20
-"""Kinds, sources or places that have a row each; those beyond have one together."""
 
 
 def data_card(

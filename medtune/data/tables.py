@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 Column = tuple[str, str, Sequence[str]]
 """Its head, how its cells are aligned (< or >), and the cells."""
 
+SHOWN = 20
+"""Rows that have a bar each; what comes behind them has one row together, and none."""
 BAR = 10
 LONGEST_NAME = 60
 _EIGHTHS = ("", *"▏▎▍▌▋▊▉")
@@ -33,18 +35,18 @@ def bars(
 ) -> str:
     """A table with a row for each label and, for each split, its counts, their shares, and these as bars.
 
-    The largest share of all has the longest bar. `chance` is shown beside the counts.
+    The largest share has the longest bar. `chance` is shown beside the counts.
     """
     shares = {split: [count / (sum(found) or 1) for count in found] for split, found in counts.items()}
-    largest = max(share for found in shares.values() for share in found) or 1
+    largest = max(share for found in shares.values() for share in found[:SHOWN]) or 1
     columns: list[Column] = [(head, "<", labels)]
     for split, found in counts.items():
         columns.append((split, ">", [f"{count:,}" for count in found]))
         if chance:
             columns.append(("by chance", ">", chance[split]))
-        columns.append(
-            ("", "<", [f"{_bar(share / largest)} {share:.1%}".lstrip() for share in shares[split]])
-        )
+        drawn = [_bar(share / largest) if row < SHOWN else "" for row, share in enumerate(shares[split])]
+        shown = [f"{bar} {share:.1%}".lstrip() for bar, share in zip(drawn, shares[split], strict=True)]
+        columns.append(("", "<", shown))
     return table(columns)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import pytest
 
 from medtune.core.examples import Example
-from medtune.data.card import SHOWN, data_card
+from medtune.data.card import data_card
 from medtune.data.params import DataParams
-from medtune.data.tables import LONGEST_NAME, bars, code, plain
+from medtune.data.tables import LONGEST_NAME, SHOWN, bars, code, plain
 from medtune.data.tally import Tally
 from tests.conftest import example
 
@@ -121,6 +121,9 @@ def test_of_a_hundred_kinds_twenty_are_shown_and_the_others_counted() -> None:
     ]
     assert sum(int(row[1]) for row in rows) == len(examples)
     assert len(rows) == SHOWN + 1
+    # The sum of the others has no bar: beside it those of kinds would be too short to compare.
+    assert [row[2] for row in rows[9:11]] == ["██████████ 1.9%", "██████▋ 1.2%"]
+    assert rows[-1][2] == "68.8%"
 
 
 def test_sources_have_a_table_only_if_there_are_several() -> None:
