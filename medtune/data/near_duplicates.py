@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medtune.core.errors import MedtuneError
+from medtune.data.pace import with_pace
 from medtune.data.shingles import (
     MOST_TEXTS,
     NONE,
@@ -106,7 +107,8 @@ class NearDuplicates:
         once. A text is near its own set. `allowed` gets the former two and says which pairs are asked for.
         """
         self._sort()
-        for start in range(0, len(numbers), _TEXTS_AT_ONCE):
+        starts = range(0, len(numbers), _TEXTS_AT_ONCE)
+        for start in with_pace(starts, "comparing near duplicates", at_once=_TEXTS_AT_ONCE):
             part = numbers[start : start + _TEXTS_AT_ONCE]
 
             def asked_for(left: Numbers, near: Numbers, part: Numbers = part) -> npt.NDArray[np.bool_]:

@@ -87,7 +87,7 @@ class Nearness:
         return first
 
     def _texts(self, positions: NDArray[np.int64]) -> Iterator[str]:
-        shown = with_pace(positions.tolist(), "near duplicates")
+        shown = with_pace(positions.tolist(), "indexing for near duplicates")
         return (shown_text(self._pool[position]) for position in shown)
 
 

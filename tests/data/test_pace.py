@@ -66,6 +66,12 @@ def test_where_the_end_is_known_it_says_how_far_that_is(
     assert "writing train:  40%" in capsys.readouterr().err
 
 
+def test_of_rows_that_go_many_at_once_each_counts(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in with_pace(range(3), "comparing", at_once=4096):
+        clock.seconds += 16
+    assert "12288/12288 [00:48<00:00, 256.00 rows/s]" in capsys.readouterr().err
+
+
 def test_a_short_loop_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     rows = []
     for row in with_pace(range(1000), "reading mine"):
@@ -100,9 +106,11 @@ def test_looking_for_near_duplicates_shows_its_pace(clock: Clock, capsys: pytest
     pool = Pool(1)
     for n in range(60):
         pool.append(example(id=str(n), question=f"What is number {n}?"), Origin(0, f"line {n}"))
-    clock.step = 1
-    Nearness(pool, np.arange(60), 0.8)
-    assert "near duplicates: 100%" in capsys.readouterr().err
+    clock.step = 20
+    Nearness(pool, np.arange(60), 0.8).earlier()
+    shown = capsys.readouterr().err
+    assert "indexing for near duplicates: 100%" in shown
+    assert "comparing near duplicates: 100%" in shown
 
 
 def test_a_slow_run_writes_the_same_files(
