@@ -17,7 +17,7 @@ from medtune.data.nearness import Nearness, held_out_index, near_held_out
 from medtune.data.params import DataParams
 from medtune.data.pool import Pool, Selection
 from medtune.data.sources import read_held_out, read_sources
-from medtune.data.splits import Positions, counts, drawn_splits, overlaps
+from medtune.data.splits import Positions, counts, drawn_splits, overlaps, uneven_shares
 
 SHOWN_LEAKS = 10
 
@@ -103,6 +103,7 @@ def split(
     leaks = leakage(pool, positions, left, params, nearness)
     share = len(leaks) / len(positions["test"]) if leaks else 0.0
     _require_no_leaks(pool, params, share, leaks, len(positions["test"]))
+    notes = [*notes, *uneven_shares(pool, groups, left, params)]
     return Prepared(pool, groups, positions, rejects, share, params, notes)
 
 

@@ -1,18 +1,20 @@
 """The questions of each split: as many of each kind as are asked for, in an order drawn by the seed."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtune.core.errors import MedtuneError
-from medtune.data.grouping import SPLITS, TRAIN, Groups
+from medtune.data.grouping import BALANCED, SPLITS, TRAIN, Groups
 from medtune.data.params import DataParams, KindParams
 from medtune.data.pool import Pool
 
 Positions = NDArray[np.int64]
+FAR = 0.2
+"""Of a share: by so much another is far from it."""
 
 
 def drawn_splits(
@@ -61,6 +63,34 @@ def overlaps(pool: Pool, groups: Groups, splits: Mapping[str, Positions], stock:
         "long_answers": _in_several(facts[stated][~is_stock], placed[owners[stated][~is_stock]]),
         "stock_answers": len(np.unique(facts[stated][is_stock])),
     }
+
+
+def uneven_shares(pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataParams) -> Iterator[str]:
+    """What is to be said of a split whose share of the rows is far from the one asked for, and why it is."""
+    table = pool.table
+    is_loose, may_validate = table.numbers("ready") == 0, table.numbers("may_validate") == 1
+    counted = (groups.leader >= 0) & (table.numbers("known_groups") == 0)
+    for split, share, among in (
+        ("validation", params.validation, counted & (is_loose | may_validate)),
+        ("test", params.test, counted & is_loose & ~may_validate),
+    ):
+        rows = np.flatnonzero(among)
+        drawn = rows[groups.split[rows] == SPLITS.index(split)]
+        there, wanted = int((~left[drawn]).sum()), share * len(rows)
+        by_chance = 3 * wanted**0.5 if len(rows) > BALANCED else 2
+        if abs(there - wanted) <= max(by_chance, FAR * wanted):
+            continue
+        leaders, sizes = np.unique(groups.leader[rows], return_counts=True)
+        lost, largest = int(left[drawn].sum()), int(sizes.max())
+        if 2 * lost >= abs(there - wanted):
+            why = f"{lost} rows of it were left out"
+        else:
+            first = pool.place(int(leaders[np.argmax(sizes)]))
+            why = f"rows of a group stay together, and the largest, from {first} on, has {largest}"
+        yield (
+            f"{split} has {there} of {len(rows)} rows ({there / len(rows):.1%}), not the {share:.0%} of "
+            f"data.{split}: {why}"
+        )
 
 
 def _in_several(keys: NDArray[Any], splits: NDArray[np.int8]) -> int:

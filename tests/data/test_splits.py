@@ -273,3 +273,19 @@ def test_no_training_example_is_near_a_held_out_question() -> None:
     assert learned and learned.isdisjoint({f"{i}left" for i in range(50)})
     assert len(found.splits["test"]) == len(prepared(mine).splits["test"])
     assert found.report()["left_out"]["definition"]["held_out"] > 30
+
+
+def test_a_share_far_from_what_was_asked_is_said_with_its_reason() -> None:
+    assert prepared(loose(300)).notes == []
+    # The first group is as large as all others.
+    crowd = [
+        example(id=f"c{i}", question=f"Crowd {i}?", answer=f"Of crowd {i}", group="crowd") for i in range(150)
+    ]
+    found = prepared(crowd + loose(150))
+    sizes = {split: len(examples) for split, examples in found.splits.items()}
+    assert len(found.notes) == sum(abs(sizes[split] - 60) > 12 for split in ("validation", "test")) > 0
+    why = "rows of a group stay together, and the largest, from mine.jsonl, line 1 on, has 150"
+    for note in found.notes:
+        split = note.partition(" ")[0]
+        had = f"{split} has {sizes[split]} of 300 rows ({sizes[split] / 300:.1%})"
+        assert note == f"{had}, not the 20% of data.{split}: {why}"
