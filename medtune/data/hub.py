@@ -56,7 +56,7 @@ class Fetched:
         return content_sha256((file for files in self.files.values() for file in files), self.folder)
 
 
-def hub_files(name: str, source: SourceParams) -> FilesBySplit:
+def hub_files(name: str, source: SourceParams) -> Fetched:
     """The files of the source `name`, each split's in the order of its rows; fetched if the cache lacks them.
 
     MedtuneError: revision, sha256, configuration or split are missing or wrong, the files are of a format
@@ -74,7 +74,7 @@ def hub_files(name: str, source: SourceParams) -> FilesBySplit:
             f"{place}: the sha256 of its files is {fetched.sha256}, but {key} in params.yaml says "
             f"{source.sha256}; `medtune pin {name}` writes the present one"
         )
-    return fetched.files
+    return fetched
 
 
 def fetch(name: str, source: SourceParams) -> Fetched:

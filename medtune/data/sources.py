@@ -37,12 +37,22 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Part:
-    """Files of one source that are read as one: all of it, or a ready-made split."""
+    """Files of one source that are read as one: all of it, or a ready-made split.
+
+    `folder` is where the cache has a dataset of the hub.
+    """
 
     source: str
     params: SourceParams
     files: list[Path]
     split: SplitName | None
+    folder: Path | None = None
+
+    def place(self, file: Path, number: int) -> str:
+        """Where a row stands, in words that are the same on every machine: left_out.csv has them."""
+        if self.folder is None:
+            return place_in(file, number)
+        return place_in(Path(str(self.params.path)) / file.relative_to(self.folder), number)
 
 
 def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
@@ -116,7 +126,8 @@ def parts_of(name: str, source: SourceParams) -> list[Part]:
     if source.origin == "hub":
         from medtune.data.hub import hub_files
 
-        return [Part(name, source, files, split) for split, files in hub_files(name, source).items()]
+        fetched = hub_files(name, source)
+        return [Part(name, source, files, split, fetched.folder) for split, files in fetched.files.items()]
     parts = _local_parts(name, source)
     if source.sha256 is not None:
         files = [file for part in parts for file in part.files]
@@ -166,7 +177,7 @@ def _refuse_all(parts: list[Part]) -> None:
     for part in parts:
         for file, number, row in _rows_with_files(part):
             if isinstance(row, Fault):
-                rejects.add(part.source, place_in(file, number), None, row.reason, row.detail)
+                rejects.add(part.source, part.place(file, number), None, row.reason, row.detail)
     rejects.refuse_all()
 
 
@@ -208,7 +219,7 @@ def _read_part(
     split = UNDECIDED if part.split is None else SPLITS.index(part.split)
     may_validate = part.split == "train" and "validation" not in (part.params.splits or {})
     for file, number, row in with_pace(_rows_with_files(part), f"reading {part.source}"):
-        place, name = place_in(file, number), None
+        place, name = part.place(file, number), None
         try:
             if isinstance(row, Fault):
                 raise row

@@ -36,7 +36,7 @@ from medtune.data.params import SourceParams
 for fields in json.loads(sys.argv[1]):
     try:
         source = SourceParams.model_validate(fields)
-        files = hub_files("mine", source) if source.sha256 else fetch("mine", source).files
+        files = (hub_files if source.sha256 else fetch)("mine", source).files
         rows = {str(split): [row for file in files[split] for _, row in rows_of(file)] for split in files}
         print(json.dumps(rows))
     except MedtuneError as error:
@@ -59,6 +59,16 @@ from medtune.data.params import SourceParams
 from medtune.core.errors import run
 
 run(lambda: hub_files("mine", SourceParams.model_validate(json.loads(sys.argv[1]))))
+"""
+LEFT_OUT = """
+import json, sys
+from medtune.data.params import DataParams
+from medtune.data.preparation import prepare
+
+for source in json.loads(sys.argv[1]):
+    data = {"sources": {"mine": source}, "seed": 1, "validation": 0.2, "test": 0.2, "on_error": "drop"}
+    rejects = prepare(DataParams.of({"data": data})).rejects
+    print(json.dumps([f"{row.place}: {row.detail}" for row in rejects]))
 """
 
 
@@ -196,6 +206,17 @@ def test_what_is_in_the_cache_needs_no_network(reader: Reader, folder: Path) -> 
     assert "HF_HUB_OFFLINE forbids fetching it" in refused
     [refused] = reader.run(OURS, {"split": "test"}, HF_ENDPOINT=NOWHERE)
     assert f"{NOWHERE} cannot be reached: check the network" in refused
+
+
+def test_what_is_left_out_is_told_without_the_folder_of_the_cache(reader: Reader, folder: Path) -> None:
+    rows = some_rows("train", 20)
+    write(folder / "data" / "train.jsonl", [*rows, rows[0], {"question": "What is nothing?", "answer": ""}])
+    pinned = {"sha256": file_sha256(folder / "data" / "train.jsonl"), "split": "train"}
+    [found] = reader.run(LEFT_OUT, pinned)
+    assert [line.partition(": ")[0] for line in found] == [
+        "org/questions/data/train.jsonl, line 22",
+        "org/questions/data/train.jsonl, line 21",
+    ]
 
 
 def test_other_files_than_the_pinned_ones_are_refused(reader: Reader, folder: Path) -> None:
