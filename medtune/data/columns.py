@@ -135,9 +135,15 @@ class Columns:
 
 
 def resolve_columns(
-    source: str, params: SourceParams, rows: Sequence[Mapping[str, Any]], where: str
+    source: str,
+    params: SourceParams,
+    rows: Sequence[Mapping[str, Any]],
+    where: str,
+    *,
+    answered: bool = True,
 ) -> Columns:
-    """The columns of a source, told by params.yaml or guessed from its first rows.
+    """The columns of a source, told by params.yaml or guessed from its first rows; the answer's too unless
+    it is not needed.
 
     MedtuneError: a column that is told is not there, or no column for the question or its answer is found.
     """
@@ -153,19 +159,20 @@ def resolve_columns(
         # Of a PubMedQA file the long answer may be wanted: then its yes or no are no choices.
         form = None
     held: dict[str, Any] = dict(told)
-    for field in ColumnParams.model_fields:
+    fields = [name for name in ColumnParams.model_fields if answered or name not in ("answer", "answers")]
+    for field in fields:
         found = _of_form(form, field, by_name)
         # Of an alpaca file whose `input` is told to be the question, it is no context besides.
         if field not in told and found is not None and found not in told.values():
             held[field] = found
     is_conversation = "messages" in held and "question" not in told
-    for field in ColumnParams.model_fields:
+    for field in fields:
         if field not in held and not (is_conversation and field not in ("id", "kind", "group", "system")):
             found = _guess(field, by_name, held, source, where)
             if found is not None:
                 held[field] = found
     if not is_conversation:
-        _require_question(source, held, names, where)
+        _require_question(source, held, names, where, answered=answered)
     _look_inside(held, rows)
     second = by_name.get(form.second_answer or "") if form else None
     used = {second} | {str(place).partition(".")[0] for value in held.values() for place in _listed(value)}
@@ -262,8 +269,11 @@ def _lettered(by_name: Mapping[str, str]) -> list[str] | None:
     return None
 
 
-def _require_question(source: str, held: Mapping[str, Any], names: list[str], where: str) -> None:
-    missing = [field for field in ("question", "answer") if field not in held]
+def _require_question(
+    source: str, held: Mapping[str, Any], names: list[str], where: str, *, answered: bool
+) -> None:
+    needed = ("question", "answer") if answered else ("question",)
+    missing = [field for field in needed if field not in held]
     if missing == ["answer"] and "answers" in held:
         return
     if missing:

@@ -41,6 +41,8 @@ _LETTER = re.compile(r"\(?([A-Za-z])[.):]?\)?")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUMBER = re.compile(r"([0-9]{1,9})(?:\.0)?")
 """As pandas writes it too, which makes floats of integers where a cell of the column is empty."""
+NO_ANSWER = "-"
+"""Stands in for the answer where none is read."""
 _TEXT_BY_TEXT = re.compile(r"""['"]\s+[bru]?['"]""")
 
 
@@ -52,6 +54,8 @@ class Form:
     params: SourceParams
     columns: Columns
     first_choice: int | None = None
+    answered: bool = True
+    """False: only what is asked is read, and the answer is a stand-in, as benchmarks keep theirs back."""
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of an example, absent ones left out; `id` and `group` only if the row has them.
@@ -98,7 +102,11 @@ class Form:
         assert held.question is not None
         question = required(value_at(row, held.question), held.question)
         choices = self._choices(row)
-        if choices is None:
+        found: dict[str, Any]
+        if not self.answered:
+            texts = [text for _, text in choices or []]
+            found = {"choices": texts or None, "answer": texts[0] if texts else NO_ANSWER}
+        elif choices is None:
             found = self._open_answer(row)
         else:
             found = {"choices": [text for _, text in choices], "answer": self._right_choice(row, choices)}

@@ -71,7 +71,8 @@ def prepare(params: DataParams) -> Prepared:
     """
     pool, rejects = Pool(params.seed), Rejects()
     notes = read_sources(params, pool, rejects)
-    return split(pool, params, rejects, notes, read_held_out(params))
+    held_out, warnings = read_held_out(params)
+    return split(pool, params, rejects, [*notes, *warnings], held_out)
 
 
 def split(

@@ -6,7 +6,6 @@ examples (medtune/data/forms.py), and examples with an id that is there already 
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -96,20 +95,33 @@ def _one_answer_only(pool: Pool) -> list[str]:
     return said
 
 
-def read_held_out(params: DataParams) -> list[tuple[str, Example]]:
-    """The questions of the files in `data.held_out`, each with where it stands; rows that are none are
-    passed over."""
+def read_held_out(params: DataParams) -> tuple[list[tuple[str, Example]], list[str]]:
+    """The questions of the files in `data.held_out`, each with where it stands, and what is to be printed.
+
+    Their answers are not read. MedtuneError, with `data.on_error: fail`: all rows that ask nothing at once.
+    """
     found: list[tuple[str, Example]] = []
+    rejects = Rejects()
     for place in params.held_out:
         files = files_at(place, HELD_OUT)
         part = Part("held_out", SourceParams(path=place), files, None)
-        form, _ = _form("held_out", part.params, [part])
+        form, _ = _form("held_out", part.params, [part], answered=False)
         for file, number, row in _rows_with_files(part):
-            with suppress(Fault):
-                if not isinstance(row, Fault):
-                    fields = form.example(row) | {"id": place_in(file, number), "group": NO_GROUP}
-                    found.append((str(fields["id"]), _example(fields)))
-    return found
+            where = place_in(file, number)
+            try:
+                if isinstance(row, Fault):
+                    raise row
+                found.append((where, _example(form.example(row) | {"id": where, "group": NO_GROUP})))
+            except Fault as fault:
+                rejects.add("held_out", where, None, fault.reason, fault.detail)
+    rejects.refuse(params.on_error)
+    if not rejects.rows:
+        return found, []
+    first = rejects.rows[0]
+    return found, [
+        f"warning: of data.held_out {len(rejects.rows)} rows keep nothing out of training, as they ask "
+        f"nothing; the first: {first.place}: {first.detail}"
+    ]
 
 
 def check_sources(params: DataParams) -> None:
@@ -150,14 +162,14 @@ def _local_parts(name: str, source: SourceParams) -> list[Part]:
     return parts
 
 
-def _form(name: str, source: SourceParams, parts: list[Part]) -> tuple[Form, str]:
+def _form(name: str, source: SourceParams, parts: list[Part], *, answered: bool = True) -> tuple[Form, str]:
     """How the rows of a source are read, by the columns of its first rows; and that in words."""
     first = [row for part in parts for row in _first_rows(part)]
     where = str(parts[0].files[0])
     if not first:
         _refuse_all(parts)
-    columns = resolve_columns(name, source, first, where)
-    form = Form(name, source, columns, source.first_choice)
+    columns = resolve_columns(name, source, first, where, answered=answered)
+    form = Form(name, source, columns, source.first_choice, answered)
     words = columns.describe(name)
     if form.first_choice is None and any(form.answer_number(row) for row in first):
         first_choice = _first_choice(form, parts)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from medtune.core.examples import Example
 from medtune.data.faults import Rejects
 from medtune.data.params import DataParams
 from medtune.data.pool import NO_GROUP, Origin, Pool
-from medtune.data.preparation import Prepared, split
+from medtune.data.preparation import Prepared, prepare, split
 from tests.conftest import example
+from tests.data.raw import lines, write
 
 NOTHING_SHARED = {"groups": 0, "questions": 0, "long_answers": 0, "stock_answers": 0}
 LONG = "one two three four five six seven eight nine ten"
@@ -289,3 +291,33 @@ def test_a_share_far_from_what_was_asked_is_said_with_its_reason() -> None:
         split = note.partition(" ")[0]
         had = f"{split} has {sizes[split]} of 300 rows ({sizes[split] / 300:.1%})"
         assert note == f"{had}, not the 20% of data.{split}: {why}"
+
+
+ASKED = [{"question": f"What is the name of thing number {i}?", "answer": f"name {i}"} for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    "kept_back",
+    [{}, {"answer": None}, {"answer": ""}, {"answer": -1}, {"answer": "a", "output": "b"}],
+    ids=["no column", "null", "empty", "a number that is none", "two columns"],
+)
+def test_a_benchmark_that_keeps_its_answers_back_is_held_out_too(
+    raw: Path, kept_back: dict[str, object]
+) -> None:
+    """Its rows were passed over, without a word, and the benchmark was learned."""
+    write(raw / "mine.jsonl", ASKED)
+    write(raw / "bench.jsonl", [{"question": row["question"]} | kept_back for row in ASKED[:20]])
+    found = prepare(params(held_out=["data/raw/bench.jsonl"]))
+    learned = {one.question for name in ("train", "validation") for one in found.splits[name]}
+    assert learned and learned.isdisjoint(row["question"] for row in ASKED[:20])
+
+
+def test_rows_that_hold_nothing_out_are_told(raw: Path) -> None:
+    write(raw / "mine.jsonl", ASKED)
+    (raw / "bench.jsonl").write_bytes(lines(ASKED[:1]) + b'{"question": null}\n{"question": "Wh\n')
+    told = r"bench.jsonl, line 2: question is missing.*\n.*bench.jsonl, line 3: not JSON"
+    with pytest.raises(MedtuneError, match=told):
+        prepare(params(held_out=["data/raw/bench.jsonl"], on_error="fail"))
+    warning = prepare(params(held_out=["data/raw/bench.jsonl"])).notes[-1]
+    assert warning.startswith("warning: of data.held_out 2 rows keep nothing out of training")
+    assert "data/raw/bench.jsonl, line 2: question is missing" in warning
