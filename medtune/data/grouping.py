@@ -34,7 +34,9 @@ class Groups:
         self._pool, self._params = pool, params
         self._leaders: dict[int, int] = {}
         self._sharers: Counter[int] = Counter()
-        self._fact_ends = np.searchsorted(pool.table.numbers("fact_owners"), np.arange(len(pool) + 1))
+        ends = np.arange(len(pool) + 1)
+        self._fact_ends = np.searchsorted(pool.table.numbers("fact_owners"), ends)
+        self._earlier_ends = np.searchsorted(pool.table.numbers("earlier_owners"), ends)
         train, validation, test = 1 - params.validation - params.test, params.validation, params.test
         self._shares = ((train, validation, test), (train + test, validation, 0.0))
         self._rows = ([0, 0, 0], [0, 0, 0])
@@ -63,7 +65,8 @@ class Groups:
         self._rows[half][self.split[position]] += 1
 
     def _keys(self, position: int) -> Iterator[int]:
-        """What binds an example to others, the strongest first; a stock answer binds no more."""
+        """What binds an example to others, the strongest first; a stock answer binds no more, nor does a
+        stock question that begins conversations ("Can you help me?")."""
         table = self._pool.table
         if table.group[position]:
             yield table.group[position]
@@ -72,10 +75,14 @@ class Groups:
         if table.passage[position]:
             yield table.passage[position]
         yield table.stem[position] if table.is_open[position] else table.question[position]
-        for fact in self._facts(position):
-            self._sharers[fact] += 1
-            if self._sharers[fact] <= self._params.stock_answers:
-                yield fact
+        for shared in [*self._earlier(position), *self._facts(position)]:
+            self._sharers[shared] += 1
+            if self._sharers[shared] <= self._params.stock_answers:
+                yield shared
+
+    def _earlier(self, position: int) -> list[int]:
+        start, end = self._earlier_ends[position], self._earlier_ends[position + 1]
+        return self._pool.table.earlier[start:end].tolist()
 
     def _facts(self, position: int) -> list[int]:
         start, end = self._fact_ends[position], self._fact_ends[position + 1]

@@ -1,21 +1,25 @@
 """What stands in two splits and must not: found, taken out of training and validation, measured in the end.
 
 Two examples clash if they are in different splits and ask the same question (one perhaps with choices and
-the other without), or have a long answer in common that is no stock sentence. The one of the less protected
-split goes: training gives way to validation, and both to the test. Ready-made splits are kept as they are;
-what clashes among them is measured, and `data.max_leakage` says how much of it may be.
+the other without), or have a long answer in common that is no stock sentence. A conversation asks in its
+earlier turns too, and their answers are learned: it clashes with an example that asks what one of them does.
+
+The one of the less protected split goes: training gives way to validation, and both to the test. Ready-made
+splits are kept as they are; what clashes among them is measured, and `data.max_leakage` says how much of it
+may be.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medtune.core.examples import Example
 from medtune.data.grouping import TEST, TRAIN, VALIDATION, Groups
 from medtune.data.params import DataParams
-from medtune.data.pool import Pool
+from medtune.data.pool import Pool, digest, stem_of
 from medtune.data.shingles import NONE
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 PROTECTED = ((TEST, 1), (TEST, 0), (VALIDATION, 1), (VALIDATION, 0), (TRAIN, 1))
 """Splits, ready-made (1) or not, in the order in which what is like one of theirs has to leave."""
+EARLIER = "the same question in an earlier turn"
 SHARED = {"group": "the same group", "passage": "the same context"}
 
 
@@ -76,10 +81,41 @@ def clashes(pool: Pool, groups: Groups, left: NDArray[np.bool_], params: DataPar
     for name, detail in SHARED.items():
         for positions in _sharing(table.numbers(name), kept):
             yield from _clashing(positions, positions, pool, groups, detail)
+    keys, whose = _asked_and_earlier(pool, kept)
+    # Only what an earlier turn asks: all other stems are seen to above.
+    for found in _sharing(keys, np.flatnonzero(np.isin(keys, keys[len(kept) :]))):
+        earlier, asked = whose[found[found >= len(kept)]], whose[found[found < len(kept)]]
+        yield from _clashing(np.unique(earlier), asked, pool, groups, EARLIER)
     rows = _facts(pool, left, params)
     for found in _sharing(table.numbers("facts"), rows):
         positions = np.unique(table.numbers("fact_owners")[found])
         yield from _clashing(positions, positions, pool, groups, "the same long answer")
+
+
+def asked_as_held_out(
+    held_out: Iterable[tuple[str, Example]], pool: Pool, learned: NDArray[np.int64]
+) -> Iterator[tuple[int, str]]:
+    """Which of those learned ask what a held-out example asks, and where that stands.
+
+    As between splits: one with choices and one without ask the same, and so does an earlier turn.
+    """
+    stems: dict[int, str] = {}
+    questions: dict[int, str] = {}
+    for place, example in held_out:
+        stem = digest(stem_of(example))
+        stems.setdefault(stem, place)
+        if example.choices is None:
+            questions.setdefault(stem, place)
+    table = pool.table
+    is_learned = np.zeros(len(pool), bool)
+    is_learned[learned] = True
+    for position in learned.tolist():
+        known = stems if table.is_open[position] else questions
+        if (stem := table.stem[position]) in known:
+            yield position, known[stem]
+    for stem, position in zip(table.earlier, table.earlier_owners, strict=True):
+        if is_learned[position] and stem in stems:
+            yield position, stems[stem]
 
 
 def leakage(
@@ -108,6 +144,10 @@ def leakage(
     note(test, train[is_open[train] == 1], stem, "the same question")
     for name, detail in SHARED.items():
         note(test, train, table.numbers(name), detail)
+    keys, whose = _asked_and_earlier(pool, np.arange(len(pool)))
+    trained = len(pool) + np.flatnonzero(np.isin(whose[len(pool) :], train))
+    for position, row in _partners(test, trained, keys):
+        found.setdefault(position, Clash(int(whose[row]), position, EARLIER))
     rows, owners = _facts(pool, left, params), table.numbers("fact_owners")
     stated = (
         [rows[np.isin(owners[rows], positions)] for positions in (test, train)] if len(rows) else [rows, rows]
@@ -118,6 +158,14 @@ def leakage(
     for clash in nearness.leakage(train, test) if nearness else ():
         found.setdefault(clash.protected, clash)
     return [found[position] for position in test.tolist() if position in found]
+
+
+def _asked_and_earlier(pool: Pool, among: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The stems of these examples and, behind them, of what their earlier turns ask; and whose they are."""
+    table = pool.table
+    rows = np.flatnonzero(np.isin(table.numbers("earlier_owners"), among))
+    keys = np.concatenate([table.numbers("stem")[among], table.numbers("earlier")[rows]])
+    return keys, np.concatenate([among, table.numbers("earlier_owners")[rows]])
 
 
 def _facts(pool: Pool, left: NDArray[np.bool_], params: DataParams) -> NDArray[np.int64]:

@@ -52,7 +52,8 @@ class Table:
 
     `question`, `stem` (without choices), `answer`, `passage` and `group` are 64-bit digests, 0 for none: two
     that are equal by chance are one in 10^7 among a million rows. `facts` are those of long answers, each
-    with the position in `fact_owners`. Draws, of the split, the kind's number, the order and the source's
+    with the position in `fact_owners`; `earlier` are the stems of what earlier turns ask, with
+    `earlier_owners`. Draws, of the split, the kind's number, the order and the source's
     share, are in [0, 1).
     """
 
@@ -70,6 +71,8 @@ class Table:
     group: "array[int]" = field(default_factory=lambda: array("Q"))
     facts: "array[int]" = field(default_factory=lambda: array("Q"))
     fact_owners: "array[int]" = field(default_factory=lambda: array("q"))
+    earlier: "array[int]" = field(default_factory=lambda: array("Q"))
+    earlier_owners: "array[int]" = field(default_factory=lambda: array("q"))
     split_draw: "array[float]" = field(default_factory=lambda: array("d"))
     draw: "array[float]" = field(default_factory=lambda: array("d"))
     order: "array[float]" = field(default_factory=lambda: array("d"))
@@ -143,6 +146,9 @@ class Pool:
         for fact in filter(_is_fact, answers):
             table.facts.append(digest(fact))
             table.fact_owners.append(position)
+        for asked in earlier_stems(example):
+            table.earlier.append(digest(asked))
+            table.earlier_owners.append(position)
         group = _name_of(passage_key or stem_key) if example.group == NO_GROUP else example.group
         table.split_draw.append(unit_hash(self._seed, f"split:{group}"))
         table.draw.append(unit_hash(self._seed, f"draw:{example.id}"))
@@ -203,6 +209,12 @@ def stem_of(example: Example) -> str:
     question."""
     turns = [turn.content for turn in example.messages or []]
     return normalise(" ".join([*turns, example.context or "", example.question]))
+
+
+def earlier_stems(example: Example) -> list[str]:
+    """What the turns before the question ask, each with those before it: their answers are learned too."""
+    turns = example.earlier_turns
+    return [normalise(" ".join(turns[: number + 1])) for number in range(0, len(turns), 2)]
 
 
 def question_of(example: Example) -> str:

@@ -12,7 +12,7 @@ from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
 from medtune.data.faults import Rejects
 from medtune.data.grouping import TEST, Groups, placed_groups
-from medtune.data.leaks import Clash, Repeats, clashes, leakage, repeats
+from medtune.data.leaks import Clash, Repeats, asked_as_held_out, clashes, leakage, repeats
 from medtune.data.nearness import Nearness, held_out_index, near_held_out
 from medtune.data.params import DataParams
 from medtune.data.pool import Pool, Selection
@@ -134,6 +134,8 @@ def _leave_out_held_out(
         position: f"{similarity:.0%} like {place}, which is held out"
         for position, (place, similarity) in near_held_out(index, pool, learned)
     }
+    for position, place in asked_as_held_out(held_out, pool, learned):
+        found.setdefault(position, f"the same question as {place}, which is held out")
     _leave_out(pool, params, found, "held_out", rejects, left)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medtune.core.errors import MedtuneError
-from medtune.core.examples import Example
+from medtune.core.examples import Example, Message
 from medtune.data.faults import Rejects
 from medtune.data.params import DataParams
 from medtune.data.pool import NO_GROUP, Origin, Pool
@@ -321,3 +321,87 @@ def test_rows_that_hold_nothing_out_are_told(raw: Path) -> None:
     warning = prepare(params(held_out=["data/raw/bench.jsonl"])).notes[-1]
     assert warning.startswith("warning: of data.held_out 2 rows keep nothing out of training")
     assert "data/raw/bench.jsonl, line 2: question is missing" in warning
+
+
+def conversation(row: dict[str, str], number: int) -> dict[str, object]:
+    """One that asks a question first and ends with another one."""
+    said = [row["question"], row["answer"], f"What follows from {number}?", f"That {number} is so."]
+    roles = ("user", "assistant") * 2
+    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]}
+
+
+def test_what_an_earlier_turn_asks_is_no_question_of_the_test(raw: Path) -> None:
+    """Its answer is learned as well, by `finetune.assistant_turns`."""
+    write(raw / "turns.jsonl", [conversation(row, number) for number, row in enumerate(ASKED)])
+    write(raw / "mine.jsonl", ASKED)
+    sources = {"turns": {"path": "data/raw/turns.jsonl"}, "mine": {"path": "data/raw/mine.jsonl"}}
+    found = prepare(params(sources=sources))
+    tested = {one.question for one in found.splits["test"]}
+    assert len(tested & {row["question"] for row in ASKED}) > 3
+    for name in ("train", "validation"):
+        for one in found.splits[name]:
+            assert one.messages is None or one.messages[0].content not in tested
+    # Grouped, not left out: a conversation and the question that it begins with go the same way.
+    assert found.report()["left_out"] == {"turns": {}, "mine": {}}
+
+
+def test_earlier_turns_leave_ready_made_splits_as_they_are_and_count_as_leaks(raw: Path) -> None:
+    write(raw / "train.jsonl", [conversation(row, number) for number, row in enumerate(ASKED)])
+    write(raw / "test.jsonl", [{"question": "What else is there?", "answer": "this"}, *ASKED[:3]])
+    sources = {
+        "turns": {"splits": {"train": "data/raw/train.jsonl"}},
+        "mine": {"splits": {"test": "data/raw/test.jsonl"}},
+    }
+    with pytest.raises(MedtuneError, match=r"(?s)3 of 4 test .*the same question in an earlier turn"):
+        prepare(params(sources=sources))
+    assert prepare(params(sources=sources, max_leakage=0.8)).leakage == 0.75
+
+
+def test_added_conversations_move_none() -> None:
+    plain = loose(300)
+    turns = [
+        one.model_copy(
+            update={
+                "id": f"turns {one.id}",
+                "question": f"And {one.id}?",
+                "messages": [
+                    Message(role="user", content=one.question),
+                    Message(role="assistant", content=one.answer),
+                ],
+            }
+        )
+        for one in plain
+    ]
+    before, after = split_of(prepared(plain)), split_of(prepared([*plain, *turns]))
+    assert after.items() >= before.items()
+    assert all(after[f"turns {one.id}"] == after[one.id] for one in plain)
+
+
+def test_many_conversations_that_begin_alike_are_no_single_group() -> None:
+    hello = [Message(role="user", content="Can you help?"), Message(role="assistant", content="Yes.")]
+    rows = [one.model_copy(update={"messages": hello}) for one in loose(300)]
+    assert {len(examples) > 40 for examples in prepared(rows).splits.values()} == {True}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"choices": ["this", "that", "a third thing that has many words"]},
+        {"question": "  the CAPITALISED question number 3!"},
+    ],
+    ids=["with choices", "in capitals"],
+)
+def test_what_is_held_out_is_the_same_question_by_the_rules_of_splits(
+    raw: Path, asked: dict[str, object]
+) -> None:
+    rows = [{"question": f"Capitalised question number {i}?", "answer": f"name {i}"} for i in range(40)]
+    turns = [conversation(row, number) for number, row in enumerate(rows)]
+    for name, mine in (("plain", rows), ("turns", turns)):
+        write(raw / f"{name}.jsonl", mine)
+        write(raw / "bench.jsonl", [rows[3] | asked])
+        sources = {"definition": {"splits": {"train": f"data/raw/{name}.jsonl"}}}
+        sources["other"] = {"splits": {"test": str(write(raw / "other.jsonl", ASKED))}}
+        found = prepare(params(sources=sources, held_out=["data/raw/bench.jsonl"]))
+        assert found.report()["left_out"]["definition"] == {"held_out": 1}
+        [left] = found.rejects
+        assert left.place == f"data/raw/{name}.jsonl, line 4"
