@@ -104,8 +104,12 @@ NAMES: dict[str, tuple[str, ...]] = {
 _KNOWN = {name for names in NAMES.values() for name in names} | {
     mark for form in FORMS for mark in form.marks
 }
-LETTERED = (("a", "b"), ("option_a", "option_b"), ("option a", "option b"), ("choice_a", "choice_b"))
-"""How columns of one choice each begin to be named; further letters follow while there are columns."""
+_STEMS = [f"{word}{sign}" for word in ("option", "choice", "opt", "op") for sign in ("", "_", " ")]
+LETTERED = (
+    *((stem, "abcdefghij") for stem in ("", *_STEMS, "answer", "answer_", "answer ")),
+    *((stem, digits) for stem in _STEMS for digits in ("0123456789", "123456789")),
+)
+"""How columns of one choice each are named: what all begin with, what follows while there are columns."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,20 @@ class Columns:
     form: str | None
     ignored: tuple[str, ...]
     second_answer: str | None = None
+    seen: frozenset[str] = frozenset()
+    meant: frozenset[str] = frozenset()
+    """Names in lower case that would have been read if the first rows had had such a column."""
+
+    def late(self, row: Mapping[str, Any]) -> str | None:
+        """A column that would be read, and of which the first rows have none; None if there is no such."""
+        return next(
+            (
+                name
+                for name in row
+                if name not in self.seen and name.lower() in self.meant and row[name] is not None
+            ),
+            None,
+        )
 
     def describe(self, source: str) -> str:
         """What is printed: the guess, and what is not looked at."""
@@ -183,6 +201,8 @@ def resolve_columns(
         form.name if form else None,
         tuple(name for name in names if name not in used),
         second,
+        frozenset(names),
+        _meant(held, told, is_conversation=is_conversation),
     )
 
 
@@ -261,12 +281,24 @@ def _guess(
 
 def _lettered(by_name: Mapping[str, str]) -> list[str] | None:
     """Columns of one choice each, such as A, B, C, D or option_a to option_d."""
-    for first, second in LETTERED:
-        if first in by_name and second in by_name:
-            stem = first[:-1]
-            letters = [f"{stem}{letter}" for letter in "abcdefghij"]
-            return [by_name[name] for name in takewhile(by_name.__contains__, letters)]
+    for stem, marks in LETTERED:
+        found = list(takewhile(by_name.__contains__, (f"{stem}{mark}" for mark in marks)))
+        if len(found) > 1:
+            return [by_name[name] for name in found]
     return None
+
+
+def _meant(held: Mapping[str, Any], told: Mapping[str, Any], *, is_conversation: bool) -> frozenset[str]:
+    of_any = ("group", "system", "kind")
+    missing = [field for field in (of_any if is_conversation else NAMES) if field not in held]
+    names = {name for field in missing for name in NAMES[field] if field != "id"}
+    if is_conversation:
+        return frozenset(names)
+    if "answer" not in told:
+        names |= {*NAMES["answer"], "cop", "answerkey", "final_decision", "conversations"}
+    if "choices" not in held:
+        names |= {f"{stem}{mark}" for stem, marks in LETTERED for mark in marks}
+    return frozenset(names)
 
 
 def _require_question(

@@ -63,6 +63,12 @@ class Form:
         Fault: the row is none.
         """
         held = self.columns.params
+        if late := self.columns.late(row):
+            raise Fault(
+                "broken",
+                f"has '{late}', a column that none of the first rows has, by which it is told how a file is "
+                "read; accepted: it in one of those too (null will do), or a source of its own",
+            )
         found: dict[str, Any] = {
             name: text_of(value_at(row, place), place)
             for name in ("id", "group", "system")

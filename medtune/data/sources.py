@@ -29,7 +29,7 @@ from medtune.data.pool import NO_GROUP, UNDECIDED, Origin, Pool, digest
 from medtune.data.tracking import HELD_OUT, files_at, source_key
 
 FIRST_ROWS = 200
-"""Rows whose columns count as those of a file."""
+"""Rows of each file whose columns count as those of the source."""
 FEW = 5
 """Questions; so many of a kind may have one answer by chance."""
 
@@ -70,8 +70,10 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
         form, words = _form(name, source, parts)
         said.append(words)
         prefix = f"{name}/" if len(params.sources) > 1 else ""
+        start = len(pool)
         for part in parts:
             _read_part(part, form, number, prefix, params, pool, rejects, ids)
+        said += _pointers_only(name, form, pool, start)
     if not len(pool):
         rejects.refuse_all()
     return said + _one_answer_only(pool)
@@ -93,6 +95,22 @@ def _one_answer_only(pool: Pool) -> list[str]:
                 "measured with it"
             )
     return said
+
+
+def _pointers_only(name: str, form: Form, pool: Pool, start: int) -> list[str]:
+    """A warning of a source whose answers are all letters or digits, as of choices, but that has none."""
+    ignored = form.columns.ignored
+    first = range(start, min(len(pool), start + FIRST_ROWS))
+    if len(first) < FEW or not ignored or any(pool[at].choices for at in first):
+        return []
+    answers = {pool[at].answer.upper() for at in first}
+    if not any(answers <= set(marks) for marks in ("ABCDEFGHIJ", "0123456789")):
+        return []
+    return [
+        f"warning: data.sources.{name}: every answer is a single letter or digit, as of choices, but no "
+        f"choices are read: if they stand in {', '.join(ignored)}, name those in "
+        f"data.sources.{name}.columns.choices"
+    ]
 
 
 def read_held_out(params: DataParams) -> tuple[list[tuple[str, Example]], list[str]]:
@@ -179,8 +197,8 @@ def _form(name: str, source: SourceParams, parts: list[Part], *, answered: bool 
 
 
 def _first_rows(part: Part) -> list[Fields]:
-    rows = (row for _, _, row in _rows_with_files(part) if not isinstance(row, Fault))
-    return list(islice(rows, FIRST_ROWS))
+    readable = ((row for _, row in rows_of(file) if not isinstance(row, Fault)) for file in part.files)
+    return [row for rows in readable for row in islice(rows, FIRST_ROWS)]
 
 
 def _refuse_all(parts: list[Part]) -> None:

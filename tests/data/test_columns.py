@@ -56,6 +56,15 @@ def test_columns_are_known_by_their_usual_names(columns: str, found: dict[str, A
     assert held(dict.fromkeys(columns.split(), "x")) == found
 
 
+@pytest.mark.parametrize(
+    "columns",
+    ["opa opb opc", "OptionA OptionB", "option1 option2 option3", "choice_0 choice_1", "answerA answerB"],
+)
+def test_columns_of_one_choice_each_are_known_by_their_letters_or_numbers(columns: str) -> None:
+    found = held(dict.fromkeys(f"question {columns} label".split(), "x"))
+    assert found == {"question": "question", "answer": "label", "choices": columns.split()}
+
+
 def test_a_form_is_told_by_columns_that_are_its_own() -> None:
     for form in FORMS:
         marks = form.marks if "messages" in form.holds else (*form.marks, "question")
@@ -136,3 +145,48 @@ def test_a_field_that_a_mapping_lacks_is_told_with_those_that_it_has() -> None:
     row = {"question": {"stem": "x"}, "answer": "x"}
     with pytest.raises(MedtuneError, match=r"lacks; did you mean 'question.stem'"):
         held(row, columns={"question": "question.steam"})
+
+
+OPEN = [{"question": f"What is thing {i}?", "answer": f"name {i}"} for i in range(300)]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"options": {"A": "iron", "B": "zinc"}},
+        {"context": "It was said before."},
+        {"label": 1},
+        {"opa": "iron", "opb": "zinc"},
+        {"messages": [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Yes."}]},
+    ],
+    ids=lambda late: next(iter(late)),
+)
+def test_a_column_that_begins_late_is_not_passed_over(raw: Path, late: dict[str, Any]) -> None:
+    """The answer "A" of a question with options was learned as a text, and contexts were not shown."""
+    rows = [*OPEN, {"question": "Which metal?", "answer": "A"} | late]
+    with pytest.raises(MedtuneError, match=rf"line 301: has '{next(iter(late))}', a column that none of the"):
+        told(write(raw / "mine.jsonl", rows))
+
+
+def test_late_columns_that_nobody_would_read_are_no_fault(raw: Path) -> None:
+    rows = [*OPEN, OPEN[0] | {"question": "And now?", "remark": "late", "options": None, "user": "me"}]
+    assert len(told(write(raw / "mine.jsonl", rows))[0]) == 301
+    named: list[dict[str, Any]] = [{"q": row["question"], "a": row["answer"]} for row in OPEN]
+    named.append({"q": "?!", "a": "x", "label": 1})
+    assert len(told(write(raw / "mine.jsonl", named), columns={"question": "q", "answer": "a"})[0]) == 301
+
+
+def test_every_file_of_a_pattern_says_which_columns_there_are(raw: Path) -> None:
+    write(raw / "mine-1.jsonl", OPEN)
+    write(raw / "mine-2.jsonl", [{"question": "Which metal?", "options": ["iron", "zinc"], "answer": "A"}])
+    examples, _ = told(raw / "mine-*.jsonl")
+    assert (examples[-1].answer, examples[-1].choices) == ("iron", ["iron", "zinc"])
+
+
+def test_letters_and_digits_without_choices_are_a_warning(raw: Path) -> None:
+    rows = [{"question": f"Which {i}?", "first": "iron", "second": "zinc", "answer": i % 2} for i in range(9)]
+    _, [_, warning] = told(write(raw / "mine.jsonl", rows))
+    assert warning.startswith("warning: data.sources.mine: every answer is a single letter or digit")
+    assert "if they stand in first, second, name those in data.sources.mine.columns.choices" in warning
+    assert len(told(raw / "mine.jsonl", columns={"choices": ["first", "second"]}, first_choice=0)[1]) == 1
+    assert len(told(write(raw / "mine.jsonl", [{**row, "answer": "iron 1"} for row in rows[:4]]))[1]) == 1
