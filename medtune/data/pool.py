@@ -6,6 +6,7 @@ an example is a duplicate, where it goes and in which order it stands; the rest 
 
 import json
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,17 @@ from numpy.typing import NDArray
 from medtune.core.examples import Example
 from medtune.core.hashing import unit_hash
 
-_TOKEN = re.compile(r"\w+|(?<!\S)[<>≤≥±+-]+(?=\d)")
-_SIGNED = re.compile(r"[<>+-]\d")
+_MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M")
+"""Vowels and tones of Hindi or Thai, among others, which `\\w` leaves out."""
+_LETTER = rf"[\w{_MARKS}]"
+_TOKEN = re.compile(
+    rf"{_LETTER}+"
+    r"|(?<!\S)[<>≤≥±+-]+(?=\d)|[<>≤≥±]=?(?=\s?\.?\d)"  # -5, (< 90 mmHg)
+    rf"|(?<={_LETTER})[+-](?!{_LETTER})"  # HER2+
+    r"|(?<=\d )[*/\u00d7\u00f7+-](?= \d)|(?<=\d)[*\u00d7\u00f7+](?=\d)"  # 5 - 3, but a range (5-3) has none
+)
+_SIGNS = "<>+-*/"
+_SIGNED = re.compile(r"[<>*+]|-(?=\d)|\w-(?!\w)|\d [/-]")
 _BLANKS = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
 
 LONG_WORDS = 8
@@ -232,7 +242,8 @@ def _is_fact(words: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Lower case words and signed numbers, single spaces, no leading article; symbols if all is symbols.
+    """Lower case words and signs that change what is said, single spaces, no leading article; symbols if all
+    is symbols.
 
     Scoring has its own: mending a metric must not move a question from one split to another.
     """
@@ -245,6 +256,6 @@ def normalise(text: str) -> str:
 
 def _plain_tokens(text: str) -> list[str]:
     """What _TOKEN finds in a text without signs or foreign letters, in a quarter of the time; else none."""
-    if not text.isascii() or (any(map(text.__contains__, "<>+-")) and _SIGNED.search(text)):
+    if not text.isascii() or (any(map(text.__contains__, _SIGNS)) and _SIGNED.search(text)):
         return []
     return text.translate(_BLANKS).split()

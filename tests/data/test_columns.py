@@ -169,7 +169,14 @@ def test_a_column_that_begins_late_is_not_passed_over(raw: Path, late: dict[str,
 
 
 def test_late_columns_that_nobody_would_read_are_no_fault(raw: Path) -> None:
-    rows = [*OPEN, OPEN[0] | {"question": "And now?", "remark": "late", "options": None, "user": "me"}]
+    last: dict[str, Any] = {
+        "question": "And now?",
+        "answer": "a",
+        "remark": "late",
+        "options": None,
+        "user": 1,
+    }
+    rows = [*OPEN, last]
     assert len(told(write(raw / "mine.jsonl", rows))[0]) == 301
     named: list[dict[str, Any]] = [{"q": row["question"], "a": row["answer"]} for row in OPEN]
     named.append({"q": "?!", "a": "x", "label": 1})
