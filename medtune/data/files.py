@@ -295,7 +295,7 @@ def _parquet(path: Path, file: BinaryIO) -> Rows:
 
 def _parquet_rows(batch: pa.RecordBatch) -> list[Fields | Fault]:
     try:
-        return batch.to_pylist()
+        return _in_double(batch).to_pylist()
     except (ValueError, OverflowError) as error:
         # Such as text that is no UTF-8, or a time that Python has not: told of the row that has it.
         if len(batch) == 1:
@@ -303,6 +303,15 @@ def _parquet_rows(batch: pa.RecordBatch) -> list[Fields | Fault]:
                 Fault("broken", f"not readable: {_one_line(error)}; accepted: text in UTF-8, numbers, lists")
             ]
         return [row for number in range(len(batch)) for row in _parquet_rows(batch.slice(number, 1))]
+
+
+def _in_double(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Numbers of 32 bits by their shortest decimals: Python would make 0.10000000149011612 of 0.1."""
+    for number, field in enumerate(batch.schema):
+        if pa.types.is_float32(field.type):
+            column = batch.column(number).cast(pa.string()).cast(pa.float64())
+            batch = batch.set_column(number, field.name, column)
+    return batch
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str | Fault]]:

@@ -163,3 +163,9 @@ def test_a_file_larger_than_the_memory_is_told(raw: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("medtune.data.files.json.loads", full)
     with pytest.raises(MedtuneError, match="larger than the memory; accepted: JSONL or Parquet"):
         list(rows_of(raw / "mine.json"))
+
+
+def test_numbers_of_32_bits_are_the_decimals_that_were_meant(raw: Path) -> None:
+    numbers = pa.array([0.1, 2.5, None], pa.float32())
+    pa.parquet.write_table(pa.table({"answer": numbers}), raw / "mine.parquet")
+    assert [row for _, row in rows_of(raw / "mine.parquet")] == [{"answer": n} for n in (0.1, 2.5, None)]
