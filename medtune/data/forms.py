@@ -38,6 +38,7 @@ _TURNS = (
     "perhaps a system prompt before them"
 )
 _LETTER = re.compile(r"\(?([A-Za-z])[.):]?\)?")
+_OWN_LETTER = re.compile(r"\(?([A-Za-z])[.):]\)?\s")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUMBER = re.compile(r"([0-9]{1,9})(?:\.0)?")
 """As pandas writes it too, which makes floats of integers where a cell of the column is empty."""
@@ -75,7 +76,7 @@ class Form:
             if (place := getattr(held, name)) is not None
         }
         if held.context is not None:
-            found["context"] = joined(_parsed(value_at(row, held.context)), held.context)
+            found["context"] = joined(self._context(row, held.context), held.context)
         if held.messages is not None and held.question is None:
             found |= _conversation(value_at(row, held.messages), held.messages)
         else:
@@ -102,6 +103,14 @@ class Form:
         texts = [text for _, text in choices]
         is_key = self.params.answer_as is None and any(key == answer for key, _ in choices)
         return None if is_key or answer in texts else (int(match[1]), len(texts))
+
+    def _context(self, row: Mapping[str, Any], place: str) -> Any:
+        """A list of texts in a cell is paragraphs; a list of numbers, or whatever an instruction is about,
+        is text itself."""
+        value = value_at(row, place)
+        parsed = value if self.columns.form == "alpaca" else _parsed(value)
+        numbers = isinstance(parsed, list) and any(isinstance(part, int | float) for part in parsed)
+        return value if numbers else parsed
 
     def _question(self, row: Mapping[str, Any]) -> dict[str, Any]:
         held = self.columns.params
@@ -161,7 +170,7 @@ class Form:
             found = _of_columns(row, place)
         if not found:
             return None
-        choices = [(key, required(text, name)) for key, text, name in found]
+        choices = _with_own_letters([(key, required(text, name)) for key, text, name in found])
         if len(choices) < 2:
             raise Fault(
                 "too_few_choices", f"{_named(place)} has a single choice; accepted: two or more, or none"
@@ -278,6 +287,17 @@ def _pair(item: Any, place: str) -> tuple[str | None, Any]:
             "not_text", f"{place} has a choice with {', '.join(item)}; accepted: key and value, or text"
         )
     return _key(key), text
+
+
+def _with_own_letters(choices: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
+    """Choices such as "B. Zinc", "A. Iron": where their letters are in another order than they are, those
+    count."""
+    found = [_OWN_LETTER.match(text) for _, text in choices]
+    letters = [match[1].upper() for match in found if match]
+    plain = list(_LETTERS[: len(choices)])
+    if any(key for key, _ in choices) or sorted(letters) != plain or letters == plain:
+        return choices
+    return [(letter, text) for letter, (_, text) in zip(letters, choices, strict=True)]
 
 
 def _key(value: Any) -> str | None:

@@ -338,3 +338,24 @@ def test_a_letter_without_choices_is_no_answer_in_words(raw: Path) -> None:
         read(write(raw / "mine.jsonl", rows))
     rows[1] = {"question": "Why?", "answer": "Because."}
     assert [e.choices for e in read(write(raw / "mine.jsonl", rows))] == [ZINC["choices"], None]
+
+
+@pytest.mark.parametrize(
+    "shown", ["[3, 1.50, 2]", '["pear", "apple"]', '{"name": "Ada"}'], ids=["numbers", "texts", "object"]
+)
+def test_what_an_instruction_is_about_is_shown_as_it_is_written(raw: Path, shown: str) -> None:
+    row = {"instruction": "Sort it.", "input": shown, "output": "so"}
+    assert one(row)["context"] == shown
+
+
+def test_numbers_in_brackets_are_no_paragraphs(raw: Path) -> None:
+    row = {"question": "Which is largest?", "context": "[3, 1.50]", "answer": "3"}
+    assert one(row)["context"] == "[3, 1.50]"
+
+
+def test_letters_that_choices_bring_along_count_in_whatever_order_they_are(raw: Path) -> None:
+    """The letter was taken for a place, and the wrong choice learned."""
+    row = {"question": "Which is in haemoglobin?", "choices": ["B. Zinc", "(A) Iron"], "answer": "A"}
+    assert one(row)["answer"] == "(A) Iron"
+    assert one(row | {"choices": ["A. Iron", "B. Zinc"]})["answer"] == "A. Iron"
+    assert one(row | {"choices": ["C. difficile", "A. fumigatus"], "answer": "B"})["answer"] == "A. fumigatus"
