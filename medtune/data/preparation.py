@@ -34,6 +34,8 @@ class Prepared:
     leakage: float
     params: DataParams
     notes: list[str]
+    repeated: NDArray[np.bool_]
+    """Repeats and contradictions, by position: they make no answer a stock sentence."""
 
     @cached_property
     def splits(self) -> dict[str, Selection]:
@@ -58,7 +60,9 @@ class Prepared:
                 for number, name in enumerate(self.params.sources)
             },
             "left_out": self.rejects.counts(self.params.sources),
-            "overlaps": overlaps(self.pool, self.groups, self.positions, self.params.stock_answers),
+            "overlaps": overlaps(
+                self.pool, self.groups, self.positions, self.repeated, self.params.stock_answers
+            ),
             "leakage": self.leakage,
         }
 
@@ -91,21 +95,23 @@ def split(
     again = np.setdiff1d(repeated.same, repeated.conflicting).tolist()
     same = dict.fromkeys(again, "the same question and answer as an earlier row")
     _leave_out(pool, params, same, "duplicate", rejects, left)
+    # What is a stock sentence is told once: by the rows that leave for a leak it would be another.
+    without = left.copy()
     nearness = _nearness(pool, params, repeated)
     near = nearness.earlier() if nearness else np.full(len(pool), -1, np.int64)
     # Contradictions too, or one that is added would change how many rows were placed before others.
     groups = placed_groups(pool, params, repeated.same, near)
-    found = list(clashes(pool, groups, left, params))
+    found = list(clashes(pool, groups, without, params))
     if nearness:
         found += nearness.clashes(groups, left)
     _leave_out_held_out(pool, params, groups, held_out, rejects, left)
     _leave_out_leaks(pool, params, found, rejects, left)
     positions = drawn_splits(pool, groups, left, params)
-    leaks = leakage(pool, positions, left, params, nearness)
+    leaks = leakage(pool, positions, without, params, nearness)
     share = len(leaks) / len(positions["test"]) if leaks else 0.0
     _require_no_leaks(pool, params, share, leaks, len(positions["test"]))
     notes = [*notes, *uneven_shares(pool, groups, left, params)]
-    return Prepared(pool, groups, positions, rejects, share, params, notes)
+    return Prepared(pool, groups, positions, rejects, share, params, notes, without)
 
 
 def _nearness(pool: Pool, params: DataParams, repeated: Repeats) -> Nearness | None:

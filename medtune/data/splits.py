@@ -47,18 +47,24 @@ def drawn_splits(
     return splits
 
 
-def overlaps(pool: Pool, groups: Groups, splits: Mapping[str, Positions], stock: int) -> dict[str, int]:
-    """How many groups, questions and long answers stand in more than one split; stock sentences apart."""
+def overlaps(
+    pool: Pool, groups: Groups, splits: Mapping[str, Positions], repeated: NDArray[np.bool_], stock: int
+) -> dict[str, int]:
+    """How many groups, questions and long answers stand in more than one split; stock sentences apart, which
+    are those of more than `stock` questions without what is `repeated`."""
     placed = np.full(len(pool), -1, np.int8)
     for number, split in enumerate(SPLITS):
         placed[splits[split]] = number
     members = np.flatnonzero(placed >= 0)
+    # Ready-made splits are placed one by one: that a group is in several is told by its name alone.
+    group = pool.table.numbers("group")[members]
+    named = group != 0
     owners, facts = pool.table.numbers("fact_owners"), pool.table.numbers("facts")
     stated = np.flatnonzero(placed[owners] >= 0) if len(owners) else np.zeros(0, np.int64)
-    common, times = np.unique(facts, return_counts=True)
+    common, times = np.unique(facts[~repeated[owners]], return_counts=True)
     is_stock = np.isin(facts[stated], common[times > stock])
     return {
-        "groups": _in_several(groups.leader[members], placed[members]),
+        "groups": _in_several(np.where(named, group, groups.leader[members]), placed[members]),
         "questions": _in_several(pool.table.numbers("question")[members], placed[members]),
         "long_answers": _in_several(facts[stated][~is_stock], placed[owners[stated][~is_stock]]),
         "stock_answers": len(np.unique(facts[stated][is_stock])),

@@ -405,3 +405,39 @@ def test_what_is_held_out_is_the_same_question_by_the_rules_of_splits(
         assert found.report()["left_out"]["definition"] == {"held_out": 1}
         [left] = found.rejects
         assert left.place == f"data/raw/{name}.jsonl, line 4"
+
+
+def stock_rows(count: int) -> list[dict[str, str]]:
+    """Questions with one long answer."""
+    return [{"question": f"What may case {i} need?", "answer": LONG} for i in range(count)]
+
+
+def test_repeats_make_no_answer_a_stock_sentence(raw: Path) -> None:
+    write(raw / "mine.jsonl", [*ASKED, *stock_rows(6), *stock_rows(6)])
+    report = prepare(params()).report()
+    assert report["left_out"] == {"definition": {"duplicate": 6}}
+    assert report["overlaps"] == NOTHING_SHARED
+
+
+def test_what_is_a_stock_sentence_does_not_change_with_what_leaves(raw: Path) -> None:
+    """With ten of eleven left the sentence was none any more, and where it stood in two splits a leak."""
+    write(raw / "mine.jsonl", [*ASKED, *stock_rows(11)])
+    write(raw / "bench.jsonl", stock_rows(4))
+    for seed in range(20):
+        report = prepare(params(seed=seed, held_out=["data/raw/bench.jsonl"])).report()
+        assert report["leakage"] == 0 and report["overlaps"]["stock_answers"] == 1
+
+
+def test_groups_that_ready_made_splits_share_are_counted(raw: Path) -> None:
+    other = {"question": "What else is there?", "answer": "nothing", "group": "another"}
+    named = [row | {"group": f"g{i % 10}"} for i, row in enumerate(ASKED)]
+    splits = {
+        name: str(write(raw / f"{name}.jsonl", rows))
+        for name, rows in (
+            ("train", named[:20]),
+            ("validation", named[20:30]),
+            ("test", [*named[35:], other]),
+        )
+    }
+    found = prepare(params(sources={"definition": {"splits": splits}}, max_leakage=0.9))
+    assert found.report()["overlaps"]["groups"] == 10
