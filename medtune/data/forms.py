@@ -39,6 +39,8 @@ _TURNS = (
 )
 _LETTER = re.compile(r"\(?([A-Za-z])[.):]?\)?")
 _OWN_LETTER = re.compile(r"\(?([A-Za-z])[.):]\)?\s")
+_POINTERS = ("cop", "answer_idx", "answer_index", "correct_option", "label")
+"""Columns that rather point to a choice than repeat it."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUMBER = re.compile(r"([0-9]{1,9})(?:\.0)?")
 """As pandas writes it too, which makes floats of integers where a cell of the column is empty."""
@@ -198,6 +200,12 @@ class Form:
             for name, choice in self._readings(answer, choices).items()
             if self.params.answer_as in (None, name) and choice is not None
         }
+        if place.lower() in _POINTERS and self.first_choice is None and self._may_count(answer, readings):
+            raise Fault(
+                "ambiguous_answer",
+                f"{place} is '{answer}': as text that choice, or as number its place; say which: "
+                f"data.sources.{self.source}.answer_as: text, or number with first_choice: 0 or 1",
+            )
         if len(set(readings.values())) > 1:
             ways = ", or ".join(f"as {name} '{choice}'" for name, choice in readings.items())
             raise Fault(
@@ -213,6 +221,11 @@ class Form:
         right = next(iter(readings.values()))
         self._require_agreement(row, answer, right)
         return right
+
+    def _may_count(self, answer: str, readings: Mapping[str, str | None]) -> bool:
+        """Whether an answer that is a choice, word for word, may be a number that counts the choices."""
+        is_text = self.params.answer_as is None and set(readings) == {"text"}
+        return is_text and _NUMBER.fullmatch(answer) is not None
 
     def _require_agreement(self, row: Mapping[str, Any], answer: str, right: str) -> None:
         """Refuse a row whose second column with the answer, in words, says another than the first."""
@@ -245,9 +258,9 @@ class Form:
             alike = [text for text in texts if text.casefold() == answer.casefold()]
             as_text = alike[0] if len(alike) == 1 else None
         match = _LETTER.fullmatch(answer)
-        letter = match[1].casefold() if match else answer.casefold()
-        as_letter = keys.get(letter)
-        if not keys and match and (position := ord(letter) - ord("a")) < len(texts):
+        letter = match[1] if match else answer
+        as_letter = dict(choices).get(letter, keys.get(letter.casefold()))
+        if not keys and match and (position := ord(letter.casefold()) - ord("a")) < len(texts):
             as_letter = texts[position]
         as_number = None
         number = _NUMBER.fullmatch(answer)

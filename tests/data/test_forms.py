@@ -359,3 +359,18 @@ def test_letters_that_choices_bring_along_count_in_whatever_order_they_are(raw: 
     assert one(row)["answer"] == "(A) Iron"
     assert one(row | {"choices": ["A. Iron", "B. Zinc"]})["answer"] == "A. Iron"
     assert one(row | {"choices": ["C. difficile", "A. fumigatus"], "answer": "B"})["answer"] == "A. fumigatus"
+
+
+def test_keys_that_differ_in_capitals_are_told_apart(raw: Path) -> None:
+    row = {"question": "Which?", "options": {"A": "Iron", "a": "Zinc"}}
+    assert [one(row | {"answer": key})["answer"] for key in ("A", "a")] == ["Iron", "Zinc"]
+
+
+@pytest.mark.parametrize("column", ["answer_index", "label"])
+def test_a_number_that_points_to_one_of_numbers_is_not_guessed(raw: Path, column: str) -> None:
+    """Every answer is a choice too, so nothing else in the file tells that it is a place."""
+    row = {"question": "How many?", "choices": ["1", "2", "3", "4"], column: 1}
+    with pytest.raises(MedtuneError, match=f"{column} is '1': as text that choice, or as number its place"):
+        one(row)
+    assert one(row, answer_as="text")["answer"] == "1"
+    assert one(row, answer_as="number", first_choice=0)["answer"] == "2"
