@@ -140,14 +140,22 @@ def _list_of_rows(path: Path, found: Any) -> list[Any]:
     if isinstance(found, list):
         return found
     if isinstance(found, dict):
-        for key in _WRAPPED:
-            if isinstance(found.get(key), list):
-                return list(found[key])
+        lists = [key for key, value in found.items() if isinstance(value, list) and _are_rows(value)]
+        wrapped = [key for key in _WRAPPED if isinstance(found.get(key), list)]
+        if wrapped and len({*lists, *wrapped}) > 1:
+            places = " and in ".join(dict.fromkeys([*wrapped, *lists]))
+            raise MedtuneError(f"{path}: has rows in {places}; {EXPECTED['.json']}, a file for each")
+        if wrapped:
+            return list(found[wrapped[0]])
         if found and all(isinstance(row, dict) for row in found.values()):
             return [row if isinstance(row, _Repeating) else {"id": name} | row for name, row in found.items()]
         if found:
             return [found]
     raise MedtuneError(f"{path}: holds no example; {EXPECTED['.json']}")
+
+
+def _are_rows(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)
 
 
 def _json_row(line: str) -> Fields | Fault:

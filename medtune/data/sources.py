@@ -263,10 +263,11 @@ def _read_part(
                 key = digest(example.id)
             if key in ids and "id" in fields:
                 raise Fault("repeated_id", f"id '{example.id}' stands in {pool.place(ids[key])} too")
-            if key in ids:
-                # Made of the words, the id is repeated where these are.
-                example = example.model_copy(update={"id": f"{example.id}-{number}"})
-                key = digest(example.id)
+            # Made of the words, the id is repeated where these are, perhaps in the same line of another file.
+            made, times = f"{example.id}-{number}", 1
+            while key in ids:
+                example = example.model_copy(update={"id": made if times == 1 else f"{made}-{times}"})
+                key, times = digest(example.id), times + 1
         except Fault as fault:
             rejects.add(part.source, place, name, fault.reason, fault.detail)
             continue

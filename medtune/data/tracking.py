@@ -34,7 +34,8 @@ def files_at(place: str, key: str) -> list[Path]:
 
     MedtuneError: there is none, or it lies elsewhere than below data/raw; `key` is only named in errors.
     """
-    matches = is_pattern(place) and not place.startswith("/")
+    # A browser calls a second download "mine[1].csv", which as a pattern would be another file, mine1.csv.
+    matches = is_pattern(place) and not place.startswith("/") and not Path(place).is_file()
     try:
         found = sorted(Path().glob(place)) if matches else [Path(place)]
     except (ValueError, NotImplementedError) as error:

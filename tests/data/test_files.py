@@ -169,3 +169,23 @@ def test_numbers_of_32_bits_are_the_decimals_that_were_meant(raw: Path) -> None:
     numbers = pa.array([0.1, 2.5, None], pa.float32())
     pa.parquet.write_table(pa.table({"answer": numbers}), raw / "mine.parquet")
     assert [row for _, row in rows_of(raw / "mine.parquet")] == [{"answer": n} for n in (0.1, 2.5, None)]
+
+
+@pytest.mark.parametrize("other", ["examples", "train"])
+def test_json_with_rows_in_two_places_is_refused(raw: Path, other: str) -> None:
+    (raw / "mine.json").write_text(json.dumps({"data": ROWS, other: ROWS, "tags": ["a"]}))
+    with pytest.raises(MedtuneError, match=f"mine.json: has rows in data and in {other}; expected a list"):
+        read(raw / "mine.json")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_itself(raw: Path) -> None:
+    write(raw / "mine1.jsonl", ROWS[:1])
+    write(raw / "mine[1].jsonl", ROWS[1:])
+    assert [e.id for e in read(raw / "mine[1].jsonl")] == ["b"]
+
+
+def test_ids_of_repeats_are_not_the_same_in_the_same_line_of_several_files(raw: Path) -> None:
+    rows = [{name: row[name] for name in ("question", "answer")} for row in ROWS]
+    for number in range(4):
+        write(raw / f"mine-{number}.jsonl", rows)
+    assert len({example.id for example in read(raw / "mine-*.jsonl")}) == 8
