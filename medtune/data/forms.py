@@ -37,6 +37,13 @@ _TURNS = (
     'accepted: [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], by turns, '
     "perhaps a system prompt before them"
 )
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "weight": (None, 1, True),
+    "train": (None, True, 1),
+    "tool_calls": (None, []),
+    "function_call": (None,),
+}
+"""What turns may have beside their text, and the values that ask for nothing more."""
 _LETTER = re.compile(r"\(?([A-Za-z])[.):]?\)?")
 _OWN_LETTER = re.compile(r"\(?([A-Za-z])[.):]\)?\s")
 _POINTERS = ("cop", "answer_idx", "answer_index", "correct_option", "label")
@@ -433,6 +440,12 @@ def _turn(item: Any, place: str, number: int) -> tuple[str, str]:
         raise Fault(
             "bad_conversation",
             f"{place}: turn {number} is of the role '{role}'; accepted: {', '.join(ROLES)}",
+        )
+    if wrong := next((name for name, plain in _PLAIN.items() if item.get(name) not in plain), None):
+        raise Fault(
+            "bad_conversation",
+            f"{place}: turn {number} has {wrong} {item[wrong]!r}, which medtune does not do; accepted: turns "
+            "of text, learned as finetune.assistant_turns says",
         )
     where = f"{place}: turn {number}"
     text = required(_text_of_parts(content, where), f"{where}: its content")

@@ -374,3 +374,16 @@ def test_a_number_that_points_to_one_of_numbers_is_not_guessed(raw: Path, column
         one(row)
     assert one(row, answer_as="text")["answer"] == "1"
     assert one(row, answer_as="number", first_choice=0)["answer"] == "2"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"weight": 0}, {"train": False}, {"tool_calls": [{"name": "look_up"}]}],
+    ids=lambda said: next(iter(said)),
+)
+def test_a_turn_that_is_not_to_be_learned_or_calls_a_tool_is_told(raw: Path, said: dict[str, Any]) -> None:
+    turns = [{"role": "user", "content": "Is it bad?"}, {"role": "assistant", "content": "Seldom."} | said]
+    with pytest.raises(MedtuneError, match=f"messages: turn 2 has {next(iter(said))} "):
+        one({"messages": turns})
+    turns[1] = {"role": "assistant", "content": "Seldom.", "weight": 1, "tool_calls": None}
+    assert one({"messages": turns})["answer"] == "Seldom."
