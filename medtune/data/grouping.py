@@ -23,6 +23,8 @@ from medtune.data.pool import Pool
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+WITH_CHOICES = 2
+"""Makes of the hash of a question's words another one; may_validate has 1."""
 BALANCED = 500
 """Rows; beyond so many a hash gives each split its share within a few percent of it."""
 
@@ -47,38 +49,46 @@ class Groups:
 
     def place(self, position: int, near: int | None = None) -> None:
         """Give an example its group and split; `near` is an earlier one that is nearly the same question."""
-        keys = list(self._keys(position))
         half = self._pool.table.may_validate[position]
         # What may only validate joins no group of those that may be tested with.
-        keys = [key ^ half for key in keys]
-        known = [self._leaders[key] for key in keys if key in self._leaders]
+        keys = [(asked ^ half, noted ^ half) for asked, noted in self._keys(position)]
+        known = [self._leaders[asked] for asked, _ in keys if asked in self._leaders]
         if near is not None and self._pool.table.may_validate[near] == half:
             known.append(int(self.leader[near]))
         leader = known[0] if known else position
         self.leader[position] = leader
-        for key in keys:
-            self._leaders.setdefault(key, leader)
+        for _, noted in keys:
+            self._leaders.setdefault(noted, leader)
         if leader == position:
             self.split[position] = self._drawn(position)
         else:
             self.split[position] = self.split[leader]
         self._rows[half][self.split[position]] += 1
 
-    def _keys(self, position: int) -> Iterator[int]:
-        """What binds an example to others, the strongest first; a stock answer binds no more, nor does a
-        stock question that begins conversations ("Can you help me?")."""
+    def _keys(self, position: int) -> Iterator[tuple[int, int]]:
+        """What binds an example to others, the strongest first: by what it looks an earlier one up, and by what
+        a later one finds it. A stock answer binds no more, nor does a stock question that begins
+        conversations ("Can you help me?")."""
         table = self._pool.table
         if table.group[position]:
-            yield table.group[position]
+            yield table.group[position], table.group[position]
         if table.known_groups[position]:
             return
         if table.passage[position]:
-            yield table.passage[position]
-        yield table.stem[position] if table.is_open[position] else table.question[position]
+            yield table.passage[position], table.passage[position]
+        stem, question = table.stem[position], table.question[position]
+        # The same words once open and once with choices are one question, with two sets of choices two: what
+        # has choices is noted for what is open, and that for what has choices.
+        if table.is_open[position]:
+            yield stem, stem
+            yield stem ^ WITH_CHOICES, stem
+        else:
+            yield question, question
+            yield stem, stem ^ WITH_CHOICES
         for shared in [*self._earlier(position), *self._facts(position)]:
             self._sharers[shared] += 1
             if self._sharers[shared] <= self._params.stock_answers:
-                yield shared
+                yield shared, shared
 
     def _earlier(self, position: int) -> list[int]:
         start, end = self._earlier_ends[position], self._earlier_ends[position + 1]

@@ -170,15 +170,42 @@ def test_the_same_stem_with_other_choices_is_another_question() -> None:
 
 
 def test_the_same_question_once_open_and_once_with_choices_stands_in_one_split() -> None:
+    sides = {"open": None, "closed": ["a", "b"]}
+    # Their groups hold them apart: each joins the first question of its own.
+    first = [
+        example(id=f"{i}{side}-first", question=f"{side} {i}?", answer="a", group=f"{i}{side}")
+        for i in range(100)
+        for side in sides
+    ]
     rows = [
         example(id=f"{i}{side}", question=f"Question {i}?", answer="a", choices=choices, group=f"{i}{side}")
         for i in range(100)
-        for side, choices in (("open", None), ("closed", ["a", "b"]))
+        for side, choices in sides.items()
     ]
-    splits = split_of(prepared(rows))
-    assert len(splits) < 200
+    splits = split_of(prepared([*first, *rows]))
+    assert len(splits) < 400
     for i in range(100):
         assert len({splits[one] for one in (f"{i}open", f"{i}closed") if one in splits}) == 1
+
+
+@pytest.mark.parametrize("open_first", [True, False])
+def test_questions_once_open_and_once_with_choices_join_a_group_and_none_is_lost(open_first: bool) -> None:
+    sides = {
+        has_choices: [
+            example(
+                id=f"{i}{has_choices}",
+                question=f"Question {i}?",
+                answer=f"a{i}",
+                choices=[f"a{i}", "b"] if has_choices else None,
+                group=NO_GROUP,
+            )
+            for i in range(300)
+        ]
+        for has_choices in (True, False)
+    }
+    found = prepared(sides[not open_first] + sides[open_first])
+    assert len(split_of(found)) == 600
+    assert found.report()["overlaps"] == NOTHING_SHARED
 
 
 def test_repeats_are_left_out_and_contradictions_too() -> None:
