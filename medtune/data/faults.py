@@ -100,7 +100,16 @@ class Rejects:
 
 
 def _lines(faulty: Sequence[LeftOut]) -> str:
-    lines = [f"{row.place}: {row.detail}" for row in faulty[:SHOWN]]
+    """The first of them, one of each reason among these; then how many there are of which."""
+    reasons = Counter(row.reason for row in faulty)
+    # The first of a reason goes before all others, so that a fault of every row hides no other.
+    first = {row.reason: number for number, row in reversed(list(enumerate(faulty)))}
+    chosen = sorted(range(len(faulty)), key=lambda number: (first[faulty[number].reason] != number, number))
+    lines = [f"{faulty[number].place}: {faulty[number].detail}" for number in sorted(chosen[:SHOWN])]
     if len(faulty) > SHOWN:
         lines.append(f"and {len(faulty) - SHOWN} more faulty rows")
+        if len(reasons) > 1:
+            lines[-1] += f"; of all {len(faulty)}, " + ", ".join(
+                f"{count}: {REASONS[reason]}" for reason, count in reasons.most_common()
+            )
     return "\nerror: ".join(lines)

@@ -889,6 +889,18 @@ def test_every_faulty_row_is_counted_and_the_first_twenty_are_told(raw: Path) ->
     assert len(list(found.rejects)) == 33
 
 
+def test_a_fault_of_many_rows_hides_no_other(raw: Path) -> None:
+    bad = [{"question": f"Q{i}?", "answer": ""} for i in range(33)]
+    write(raw / "mine.jsonl", [*WORDS, *bad, {"question": "Q?", "answer": {"a": 1}}])
+    told = refused(params()).split("\nerror: ")
+    assert told[faults.SHOWN - 1] == (
+        "data/raw/mine.jsonl, line 46: answer is a mapping of a; accepted: text or a number"
+    )
+    assert told[faults.SHOWN] == (
+        "and 14 more faulty rows; of all 34, 33: a field that is needed is empty, 1: a field is no text"
+    )
+
+
 def test_faults_of_several_files_are_told_together(raw: Path) -> None:
     write(raw / "a.jsonl", [*WORDS, {"question": "Q?"}])
     write(raw / "b.csv", [{"question": "R?", "answer": ""}, {"question": "S?", "answer": "B"}])
