@@ -199,7 +199,7 @@ def resolve_columns(
         ColumnParams(**held),
         tuple(choices) if choices else None,
         form.name if form else None,
-        tuple(name for name in names if name not in used),
+        tuple(name for name in names if name.strip() and name not in used),
         second,
         frozenset(names),
         _meant(held, told, is_conversation=is_conversation),

@@ -66,8 +66,8 @@ class Groups:
         self._rows[half][self.split[position]] += 1
 
     def _keys(self, position: int) -> Iterator[tuple[int, int]]:
-        """What binds an example to others, the strongest first: by what it looks an earlier one up, and by what
-        a later one finds it. A stock answer binds no more, nor does a stock question that begins
+        """What binds an example to others, the strongest first: by what it looks an earlier one up, and by
+        what a later one finds it. A stock answer binds no more, nor does a stock question that begins
         conversations ("Can you help me?")."""
         table = self._pool.table
         if table.group[position]:

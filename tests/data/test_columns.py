@@ -65,6 +65,10 @@ def test_columns_of_one_choice_each_are_known_by_their_letters_or_numbers(column
     assert found == {"question": "question", "answer": "label", "choices": columns.split()}
 
 
+def test_a_column_without_a_name_is_not_named_among_those_not_looked_at() -> None:
+    assert resolved({"question": "x", "answer": "x", "": None}).ignored == ()
+
+
 def test_a_form_is_told_by_columns_that_are_its_own() -> None:
     for form in FORMS:
         marks = form.marks if "messages" in form.holds else (*form.marks, "question")
