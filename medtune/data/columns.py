@@ -15,6 +15,8 @@ from medtune.core.errors import MedtuneError, nearest
 from medtune.data.params import ColumnParams, SourceParams
 
 YES_NO_MAYBE = ("yes", "no", "maybe")
+SPLIT_COLUMNS = ("split", "subset", "fold", "partition")
+"""Names of columns that say to which split a row belongs, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,14 @@ class Columns:
         fixed = f"; choices of every question: {', '.join(self.choices)}" if self.choices else ""
         second = f"; {self.second_answer} has to say the same" if self.second_answer else ""
         ignored = f"; not looked at: {', '.join(self.ignored)}" if self.ignored else ""
-        return f"data.sources.{source}{form} reads {words}{fixed}{second}{ignored}"
+        drawn = [name for name in self.ignored if name.lower() in SPLIT_COLUMNS]
+        again = (
+            f"; rows are split anew, whatever '{drawn[0]}' says: to keep ready-made splits, give each a file "
+            f"and name these in data.sources.{source}.splits"
+            if drawn
+            else ""
+        )
+        return f"data.sources.{source}{form} reads {words}{fixed}{second}{ignored}{again}"
 
 
 def resolve_columns(

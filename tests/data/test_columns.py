@@ -119,6 +119,15 @@ def test_the_guess_is_told_and_what_is_not_looked_at(raw: Path) -> None:
     ]
 
 
+def test_a_column_of_splits_is_not_passed_over_in_silence(raw: Path) -> None:
+    _, notes = told(write(raw / "mine.csv", [{"question": "Q?", "answer": "A", "Split": "test"}]))
+    assert notes == [
+        "data.sources.mine reads question: question, answer: answer; not looked at: Split; rows are split "
+        "anew, whatever 'Split' says: to keep ready-made splits, give each a file and name these in "
+        "data.sources.mine.splits"
+    ]
+
+
 @pytest.mark.parametrize(
     ("columns", "source", "expected"),
     [
