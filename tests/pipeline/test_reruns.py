@@ -189,7 +189,7 @@ def test_no_stage_records_the_lock_or_the_code_but_the_first(
         ({"model.sha256": "0" * 64}, "model.sha256 in params.yaml says 000"),
         (
             {"data.sources.sums.path": "data/raw/nothing.jsonl"},
-            "prepare does not depend on data/raw/nothing.jsonl, which params.yaml names",
+            "code does not depend on data/raw/nothing.jsonl, which params.yaml names",
         ),
         ({"data.sources.sums.columns": {"answer": "anwser"}}, "columns.answer is 'anwser', a column that"),
         ({"finetune.launch": "fsdp"}, "finetune.launch is 'fsdp', which shards a model on GPUs only"),
