@@ -23,7 +23,7 @@ def converse(source: Path) -> None:
     for row in rows:
         if "choices" not in row:
             row["messages"] = EARLIER
-            row["context"] = f"Given {row['id']}. " * (31 if row["id"].endswith("4") else 2)
+            row["context"] = f"Given {row['id']}. " * (26 if row["id"].endswith("4") else 2)
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -33,7 +33,7 @@ def test_conversations_are_learned_asked_and_told(tmp_path: Path, monkeypatch: p
         "answer.max_new_tokens": 8,
         "answer.shots": 1,
         "finetune.epochs": 0.2,
-        "finetune.max_length": 260,
+        "finetune.max_length": 235,
         "finetune.too_long": "shorten",
         "prompt.system": "Answer.",
     }
@@ -46,7 +46,7 @@ def test_conversations_are_learned_asked_and_told(tmp_path: Path, monkeypatch: p
     prepared = read_jsonl(Path("data/prepared/train.jsonl")) + read_jsonl(
         Path("data/prepared/validation.jsonl")
     )
-    assert details["examples_shortened"] == sum(len(one.context or "") > 250 for one in prepared) > 0
+    assert details["examples_shortened"] == sum(len(one.context or "") > 200 for one in prepared) > 0
     assert details["examples_left_out"] == 0
     assert details["settings"]["assistant_turns"] == "all"
     rows = content("evaluation_results")["results"]
