@@ -33,6 +33,10 @@ class PromptParams(Section):
     """States the form of the answer, so that the untuned model is compared fairly."""
     date: str | None = None
     """For templates that write the date into the prompt (Llama 3.2): pinned, or tomorrow's tokens differ."""
+    template_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options that the model's chat template reads: {enable_thinking: false} of Qwen 3 and SmolLM3."""
+    template: str | None = Field(default=None, min_length=1)
+    """A chat template in Jinja, in place of the model's own; null: that one."""
 
 
 class LoraParams(Strict):

@@ -153,6 +153,11 @@ class _Encoding:
 
     def _fitting(self, example: Example) -> EncodedExample | None:
         encoded, most = self._encoder.encode(example), self._params.max_length
+        if self._params.assistant_turns == "all" and not encoded.alike:
+            raise MedtuneError(
+                f"example '{example.id}' has 'messages', but the model's chat template opens an earlier "
+                "answer in another way than the one that it asks for; set finetune.assistant_turns to last"
+            )
         self.lengths.append(len(encoded.input_ids))
         if len(encoded.input_ids) <= most:
             return encoded

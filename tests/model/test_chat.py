@@ -172,17 +172,12 @@ def test_exactly_one_bos_with_shots(llama3_tokenizer: PreTrainedTokenizerFast) -
         ),
         ("{% for", "{{ messages[1]['content'] if messages|length > 3 }}{% for", "in order|a message twice"),
         (
-            "+ message['content']",
-            "+ ('<think>' if message['role'] == 'assistant' and not loop.last else '') + message['content']",
-            "opens an earlier answer in another way",
-        ),
-        (
             "+ '<|im_end|>'",
             "+ ('<|endoftext|>' if message['role'] == 'assistant' and not loop.last else '<|im_end|>')",
             "ends an earlier answer in another way",
         ),
     ],
-    ids=["raises", "drops", "twice", "opens", "ends"],
+    ids=["raises", "drops", "twice", "ends"],
 )
 def test_templates_that_cannot_show_shots_are_refused_with_shots_alone(
     chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, old: str, new: str, expected: str

@@ -14,6 +14,7 @@ from medtune.train.encoding import IGNORED, encode_examples, kept_examples, row_
 from medtune.train.lengths import describe_lengths, shortened
 from medtune.train.params import FinetuneParams
 from tests.conftest import EARLIER, example
+from tests.model.families import build
 
 FILE = Path("train.jsonl")
 
@@ -192,3 +193,14 @@ def test_counts_heed_the_order_and_the_selection_of_rows(
     examples = [example(id=str(number), answer="fever " * (number + 1)) for number in range(5)]
     rows = encode_examples(examples, encoder, finetune_params, FILE).rows
     assert row_lengths(rows.select([3, 1])) == [len(rows[3]["labels"]), len(rows[1]["labels"])]
+
+
+def test_earlier_answers_that_nobody_asks_for_are_not_learned(finetune_params: FinetuneParams) -> None:
+    """Qwen 3 leaves the thinking out of earlier answers: nobody is asked for one in that way."""
+    prompt = PromptParams(system="S", template_options={"enable_thinking": False})
+    encoder = ChatEncoder(build("qwen 3"), prompt)
+    examples, path = [example(messages=EARLIER)], Path("train.jsonl")
+    with pytest.raises(MedtuneError, match=r"example '1' has 'messages', but .* assistant_turns to last"):
+        encode_examples(examples, encoder, finetune_params, path)
+    last = finetune_params.model_copy(update={"assistant_turns": "last"})
+    assert len(encode_examples(examples, encoder, last, path).rows) == 1
