@@ -17,6 +17,7 @@ from medtune.core.outputs import record_environment, record_timing, write_json
 from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, attach_lora, publish_adapter
 from medtune.model.base import base_folder, describe_base, load_model, load_tokenizer, require_context
 from medtune.model.chat import ChatEncoder
+from medtune.model.origin import Origin
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run import processes
 from medtune.run.device import describe_environment, device_memory_peak, enough_memory, frozen_dtype, set_up
@@ -89,11 +90,12 @@ def main(run: Run) -> None:
 
         run.confirm()
         checkpoints.publish(result.steps, CHECKPOINTS)
-        publish_adapter(checkpoints.path(result.best_step), tokenizer, ADAPTER)
+        origin = Origin(record["base_model"]["sha256"], compute.quantization, prompt)
+        publish_adapter(checkpoints.path(result.best_step), encoder, ADAPTER, origin)
         write_json(RECORD, record | {"adapter": file_sha256(ADAPTER / WEIGHTS)})
         write_json(METRICS, training_metrics(result))
         write_json(DETAILS, training_details(result, model, training, validation, params))
-    record_environment(STAGE.name, environment)
+    record_environment(STAGE.name, environment | {"shares_prefix": trainer.shares_prefix})
     record_timing(STAGE.name, result.seconds, result.tokens, device_memory_peak(device))
     print(
         f"finetune: {result.steps} steps, the best validation loss {result.validation_loss:.4f} at step "

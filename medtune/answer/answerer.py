@@ -1,7 +1,8 @@
 """A model that answers questions: the base model or, with an adapter, the tuned one."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +19,7 @@ from medtune.answer.questions import Question
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
-from medtune.model.adapter import check_adapter, check_record, load_adapter
+from medtune.model.adapter import check_adapter, load_adapter, merge
 from medtune.model.base import (
     base_folder,
     context_of,
@@ -28,12 +29,13 @@ from medtune.model.base import (
     require_context,
 )
 from medtune.model.chat import ChatEncoder
+from medtune.model.params import PromptParams
 from medtune.run.device import frozen_dtype, set_up
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers greedily; in float32, if not asked for otherwise.
+    """Answers greedily.
 
     `shots` are examples by the kind of question that they are shown before.
     """
@@ -45,10 +47,20 @@ class Answerer:
 
     @classmethod
     def load(cls, adapter: Path | str | None = "models/adapter") -> "Answerer":
-        """The adapter of a folder on its base model (None: the base model as it is), with the prompt of
-        the params.yaml in the current folder.
+        """The adapter of a folder on its base model (None: the base model as it is), with the settings of
+        the params.yaml in the current folder, but the prompt that the adapter was trained with.
         """
-        return cls.build(Settings.load(), adapter)
+        settings = Settings.load()
+        if adapter is not None:
+            origin = check_adapter(Path(adapter), settings.model, settings.compute)
+            if origin is not None and origin.prompt != settings.prompt:
+                print(
+                    f"asked as {adapter} was trained: params.yaml has another prompt "
+                    f"({_different(origin.prompt, settings.prompt)})",
+                    file=sys.stderr,
+                )
+                settings = replace(settings, prompt=origin.prompt)
+        return cls.build(settings, adapter)
 
     @classmethod
     def build(cls, settings: Settings, adapter: Path | str | None, *, quantized: bool = True) -> "Answerer":
@@ -59,11 +71,15 @@ class Answerer:
         """
         compute = settings.compute
         if adapter is not None:
-            check_adapter(Path(adapter), settings.model)
-            check_record(Path(adapter), settings.model, settings.compute)
+            origin = check_adapter(Path(adapter), settings.model, settings.compute)
+            if origin is not None and origin.prompt != settings.prompt:
+                raise MedtuneError(
+                    f"{adapter}: trained with another prompt than that of params.yaml "
+                    f"({_different(origin.prompt, settings.prompt)}); run `dvc repro`"
+                )
         encoder = ChatEncoder(load_tokenizer(base_folder(settings.model)), settings.prompt)
         device = set_up(compute, settings.answer.seed)
-        dtype = torch.float32
+        dtype = frozen_dtype(settings.answer.precision, device, "answer.precision")
         if not quantized:
             compute, dtype = compute.model_copy(update={"quantization": None}), frozen_dtype("auto", device)
         model: Any = load_model(settings.model, compute, dtype, device)
@@ -72,7 +88,7 @@ class Answerer:
             if dtype == torch.float32 and compute.quantization is None:
                 # Merged, the adapter costs nothing per token, and only the last bits change. Four bits or
                 # bfloat16 would round it to what the base can express.
-                model = model.merge_and_unload()
+                model = merge(model, encoder.probes())
         return cls(model, encoder, settings.answer)
 
     def fitting(self, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -109,7 +125,11 @@ class Answerer:
         free = {index: question for index, question in questions.items() if not question.choices}
         closed = {index: question for index, question in questions.items() if question.choices}
         in_batches = partial(
-            answer_in_batches, batch_size=self.params.batch_size, beginning=attrgetter("beginning"), log=log
+            answer_in_batches,
+            batch_size=self.params.batch_size,
+            tokens=(self.params.tokens_per_batch, self._longest),
+            beginning=attrgetter("beginning"),
+            log=log,
         )
         both = progress is not None and free and closed
         answers = in_batches(free, self._generate, progress=f"{progress}, in words" if both else progress)
@@ -165,3 +185,9 @@ class Answerer:
                 )
             )
         return answers
+
+
+def _different(one: PromptParams, other: PromptParams) -> str:
+    """The names of the parameters in which two prompts differ."""
+    names = [name for name in PromptParams.model_fields if getattr(one, name) != getattr(other, name)]
+    return ", ".join(f"prompt.{name}" for name in names)

@@ -6,6 +6,7 @@ the same examples, so that an answer never depends on where a run was killed.
 
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -61,6 +62,7 @@ def answer_in_batches(
     answer: Callable[[list[Q]], list[AnswerText]],
     *,
     batch_size: int,
+    tokens: tuple[int, Callable[[Q], int]] | None = None,
     beginning: Callable[[Q], str] = lambda _: "",
     progress: str | None = None,
     log: AnswerLog | None = None,
@@ -69,10 +71,11 @@ def answer_in_batches(
 
     Batches that the log has are not asked again. Several processes share the batches; all get all answers,
     which are those that one process would give. Questions with the same `beginning` are asked together, as
-    far as batches come out, so that it runs through the model once. `progress` names a progress bar.
+    far as batches come out, so that it runs through the model once. `tokens` bounds those of a batch: how
+    many, and how long a question may get with its answer. `progress` names a progress bar.
     """
     order = sorted(questions, key=lambda index: (beginning(questions[index]), len(questions[index])))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = cut_batches(order, questions, batch_size, tokens)
     share = batches[processes.rank() :: processes.count()]
     answers: dict[int, AnswerText] = {}
     hidden = progress is None or not questions or not processes.is_main()
@@ -94,6 +97,25 @@ def answer_in_batches(
     for others in processes.gather(answers):
         answers |= others
     return answers
+
+
+def cut_batches(
+    order: Sequence[int],
+    questions: Mapping[int, Q],
+    batch_size: int,
+    tokens: tuple[int, Callable[[Q], int]] | None,
+) -> list[list[int]]:
+    """Questions in their order, cut into batches of bounded size, each of at least one."""
+    most, length = tokens or (math.inf, len)
+    batches: list[list[int]] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, length(questions[index]))
+        if not batches or len(batches[-1]) == batch_size or (len(batches[-1]) + 1) * longest > most:
+            batches.append([])
+            longest = length(questions[index])
+        batches[-1].append(index)
+    return batches
 
 
 def _digest(content: str) -> str:

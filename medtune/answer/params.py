@@ -1,6 +1,7 @@
 """The section `answer` of params.yaml."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +23,11 @@ class AnswerParams(Section):
     """At most so many of each kind; null takes the whole test split."""
     batch_size: int = Field(ge=1)
     """Questions asked at once; more are faster and take more memory."""
+    tokens_per_batch: int = Field(default=16384, ge=1)
+    """Of a batch's prompts and answers (padded), unless it is one question: long ones take more memory."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that answer. float32: an answer does not depend on the batch it is asked in. bfloat16:
+    half the memory, faster where there are instructions for it; near ties go either way."""
     max_new_tokens: int = Field(ge=1)
     """A longer answer is cut off; `truncated` in metrics/details.json is the share of those."""
     shots: int = Field(default=0, ge=0, le=16)

@@ -9,7 +9,6 @@ bytes or, if there was too little memory, null:
 """
 
 import json
-import resource
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +54,11 @@ def _peak(stage: str, content: dict[str, Any], device: Device) -> int | None:
 
 def _stay_within(free: int) -> None:
     """End with an error, or be ended, before anything else on this machine is."""
+    try:
+        import resource
+    except ImportError:
+        # Windows bounds no process in this way: there it runs as it does.
+        return
     resource.setrlimit(resource.RLIMIT_DATA, (free, free))
     score = Path("/proc/self/oom_score_adj")
     if score.exists():

@@ -204,12 +204,13 @@ def parts_at_most(settings: Settings, stage: str, kind: str) -> dict[str, float]
         if stage == "unquantized":
             dtype, quantization = "bfloat16", None
         else:
-            dtype = "float32"
+            dtype = answer.precision
         # The adapter, the only one that is asked on an unquantised base, gets no shots.
         prompt = length * (1 if stage == "unquantized" else 1 + answer.shots)
-        positions = answer.batch_size * (prompt + answer.max_new_tokens)
+        rows = max(1, min(answer.batch_size, answer.tokens_per_batch // (prompt + answer.max_new_tokens)))
+        positions = rows * (prompt + answer.max_new_tokens)
         parts = answering_parts(shape, dtype, quantization, finetune.lora, positions)
-        parts["pass"] = prompt_pass_bytes(shape, dtype, answer.batch_size, prompt)
+        parts["pass"] = prompt_pass_bytes(shape, dtype, rows, prompt)
     return parts | {"libraries": LIBRARIES[kind]}
 
 

@@ -6,7 +6,6 @@ So one that is there, whichever commit it was made on, is not made again, and on
 the progress of its stages (medtune/run/progress.py).
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -172,6 +171,12 @@ def _differing(status: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 @contextmanager
 def _only_here() -> Iterator[int]:
     """A lock that lasts as long as this process, or an experiment that outlives it; yields its descriptor."""
+    try:
+        import fcntl
+    except ImportError:
+        raise MedtuneError(
+            "`medtune seeds` needs locks that a program inherits, which Windows has not; run it in WSL 2"
+        ) from None
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as lock:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from medtune.answer.batches import cut_batches
 from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
 from medtune.answer.params import AnswerParams
@@ -56,7 +57,8 @@ class Trial:
         """Answer the largest batch: its prompts, then one token more where the cache is at its longest."""
         params, compute = AnswerParams.of(self.content), ComputeParams.of(self.content)
         base_model = ModelParams.of(self.content)
-        device, dtype = set_up(compute, params.seed), torch.float32
+        device = set_up(compute, params.seed)
+        dtype = frozen_dtype(params.precision, device, "answer.precision")
         if not quantized:
             compute, dtype = compute.model_copy(update={"quantization": None}), frozen_dtype("auto", device)
         model: Any = load_model(base_model, compute, dtype, device)
@@ -72,8 +74,8 @@ class Trial:
         questions = sorted((Question.of(one, encoder, shots[one.kind]) for one in drawn), key=len)
         context = context_of(model.config)
         asked = [question for question in questions if question.longest(params.max_new_tokens) <= context]
-        free = [question.prompt for question in asked if not question.choices][-params.batch_size :]
-        closed = [question for question in asked if question.choices][-params.batch_size :]
+        free = [one.prompt for one in _largest([one for one in asked if not one.choices], params)]
+        closed = _largest([question for question in asked if question.choices], params)
         if free:
             # Rows that are alike but for their last token fill the cache at the price of one row.
             full = [[0] * (max(map(len, free)) + params.max_new_tokens - 1)] * len(free)
@@ -101,6 +103,19 @@ class Trial:
             return max(_pass_size(part) for part in split_batch(batch, params.tokens_per_pass))
 
         return rows.select(max(batches, key=size))
+
+
+def _largest(questions: list[Question], params: AnswerParams) -> list[Question]:
+    """The batch of questions that takes the most memory."""
+
+    def longest(question: Question) -> int:
+        return question.longest(params.max_new_tokens)
+
+    numbered = dict(enumerate(questions))
+    bound = (params.tokens_per_batch, longest)
+    batches = cut_batches(list(numbered), numbered, params.batch_size, bound)
+    largest = max(batches, key=lambda batch: len(batch) * longest(questions[batch[-1]]), default=[])
+    return [questions[index] for index in largest]
 
 
 def _pass_size(part: dict[str, torch.Tensor]) -> int:

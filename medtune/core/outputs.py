@@ -7,7 +7,6 @@ replaced and the cached object stays as it is.
 
 import csv
 import json
-import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,5 +97,12 @@ def resident_peak() -> int:
         # Linux hands ru_maxrss on to programs that a process starts: the parent's peak would count here.
         lines = status.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    try:
+        import resource
+    except ImportError:
+        # Windows, whose libraries tell another way.
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -3,20 +3,22 @@
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from medtune.core.errors import MedtuneError
-from medtune.core.hashing import file_sha256
+from medtune.model.chat import ChatEncoder
 from medtune.model.files import locate
+from medtune.model.origin import Origin, read_origin, write_with_origin
 from medtune.model.params import LoraParams, ModelParams
 from medtune.run.params import ComputeParams
 
@@ -27,8 +29,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 ADAPTER_FILES = (WEIGHTS, CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What an adapter's folder holds, beside the card."""
-RECORD = "record.json"
-"""What went into an adapter; it lies beside the adapter's folder."""
+MERGE_TOLERANCE = 0.01
+"""In nats: so far may a merge in float32 move the log-likelihood of a token."""
 
 
 def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> PeftModel:
@@ -110,17 +112,19 @@ def save_adapter(model: PeftModel, folder: Path, state_dict: dict[str, torch.Ten
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def publish_adapter(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def publish_adapter(checkpoint: Path, encoder: ChatEncoder, folder: Path, origin: Origin) -> None:
     """Make `folder` hold `ADAPTER_FILES`: what `save_adapter` wrote into a checkpoint, and the tokenizer.
 
-    Whatever else lies there, such as the card that `evaluate` writes, stays.
+    What it was trained with travels along: in the weights' header, and in the chat template, which writes the
+    trained prompt for whoever gives none. Whatever else lies there, such as the card that `evaluate` writes,
+    stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Beside the folder, on the same file system: each file then takes its place in one step.
     with TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as temporary:
-        tokenizer.save_pretrained(temporary)
-        for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(checkpoint / name, Path(temporary) / name)
+        encoder.save_tokenizer(Path(temporary))
+        shutil.copyfile(checkpoint / CONFIG, Path(temporary) / CONFIG)
+        write_with_origin(checkpoint / WEIGHTS, checkpoint / CONFIG, origin, Path(temporary) / WEIGHTS)
         made = {path.name for path in Path(temporary).iterdir()}
         if made != set(ADAPTER_FILES):
             raise MedtuneError(
@@ -132,55 +136,102 @@ def publish_adapter(checkpoint: Path, tokenizer: PreTrainedTokenizerBase, folder
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on the base model it was trained on, for inference."""
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
+    """Put a saved adapter on the base model it was trained on, for inference.
+
+    Tensors that the model has no place for, or does not get, are a MedtuneError: PEFT only warns, and it
+    would be the base that answers.
+    """
+    with warnings.catch_warnings():
+        # Of missing tensors; the error below names them.
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
+        try:
+            model = PeftModel.from_pretrained(base, str(folder), is_trainable=False, use_safetensors=True)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MedtuneError(f"{folder}: does not fit the base model: {reason}") from None
+    with safe_open(folder / WEIGHTS, framework="numpy") as file:
+        found = set(file.keys())
+    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    for names, what in ((found - expected, "which the base has no place for"), (expected - found, "missing")):
+        if names:
+            raise MedtuneError(
+                f"{folder / WEIGHTS}: does not fit {CONFIG} and the base model: {min(names)} "
+                f"{'is ' if what == 'missing' else ''}{what}; it was made for another model"
+            )
+    return model
 
 
-def check_adapter(folder: Path, model: ModelParams) -> None:
-    """Refuse a folder that holds no whole adapter, or one that was trained on another base model."""
+def merge(model: PeftModel, prompts: Sequence[Sequence[int]]) -> PreTrainedModel:
+    """Add an adapter to the weights of its base, in float32, so that it costs nothing per token.
+
+    On the prompts, token ids, the merged model has to say what the unmerged one says: else a MedtuneError.
+    """
+    before = _log_likelihoods(model, prompts)
+    merged: PreTrainedModel = model.merge_and_unload()
+    pairs = zip(before, _log_likelihoods(merged, prompts), strict=True)
+    worst = max(float((new - old).abs().max()) for old, new in pairs)
+    # As a negation: NaN is no agreement.
+    if not worst <= MERGE_TOLERANCE:
+        raise MedtuneError(
+            "the adapter, merged into its base, is another model: log-likelihoods of tokens differ by "
+            f"{worst:.3g} nats (at most {MERGE_TOLERANCE} are rounding)"
+        )
+    return merged
+
+
+def _log_likelihoods(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Of every token after each prompt, of shape (vocabulary,)."""
+    device = next(model.parameters()).device
+    rows = [torch.tensor([list(prompt)], device=device) for prompt in prompts]
+    with torch.inference_mode():
+        found = [model(input_ids=row, logits_to_keep=1) for row in rows]
+    return [one.logits[0, -1].float().log_softmax(dim=-1) for one in found]
+
+
+def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> Origin | None:
+    """Refuse a folder that holds no whole adapter, or one that was trained on another base model.
+
+    A base in four bits is another model than the one it was made from. Returns what the adapter was trained
+    with, None for one from elsewhere: of that only the base's name is known, and perhaps its revision.
+    """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MedtuneError(
                 f"{folder}: holds no {name}; run `dvc repro` to train it or `dvc pull` to fetch it"
             )
     try:
-        base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        base, revision = config["base_model_name_or_path"], config.get("revision")
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise MedtuneError(f"{folder / CONFIG}: not the configuration of a PEFT adapter") from None
-    try:
-        # Reads the header alone: its lengths tell a file that was cut off.
-        safe_open(folder / WEIGHTS, framework="numpy")
-    except SafetensorError as error:
-        raise MedtuneError(f"{folder / WEIGHTS}: not a whole safetensors file: {error}") from None
+    for key in ("modules_to_save", "trainable_token_indices"):
+        if config.get(key):
+            raise MedtuneError(f"{folder / CONFIG}: {key} is set; accepted: adapters of LoRA weights alone")
+    if config.get("peft_type") != "LORA":
+        raise MedtuneError(f"{folder / CONFIG}: peft_type is {config.get('peft_type')}; accepted: LORA")
+    origin = read_origin(folder / WEIGHTS, folder / CONFIG)
     if base != model.source:
         raise MedtuneError(
             f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"
         )
-
-
-def check_record(folder: Path, model: ModelParams, compute: ComputeParams) -> None:
-    """Refuse an adapter whose record, beside it, names other weights of the base, or another quantisation.
-
-    A base in four bits is another model than the one it was made from. An adapter from elsewhere brings no
-    record, or one of other weights, and is taken as it is.
-    """
-    path = folder.with_name(RECORD)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        weights, base = record["adapter"], record["base_model"]["sha256"]
-        trained = record["parameters"]["compute"]["quantization"]
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):
-        raise MedtuneError(f"{path}: not a record that medtune wrote; run `dvc repro`") from None
-    if weights != file_sha256(folder / WEIGHTS):
-        return
-    if base != (here := locate(model).sha256):
+    if revision is not None and revision != model.revision:
         raise MedtuneError(
-            f"{folder}: trained on a base with sha256 {base}; that of model.source in params.yaml has {here}"
+            f"{folder}: trained on revision {revision} of its base, but model.revision in params.yaml is "
+            f"{model.revision}"
         )
-    if trained != compute.quantization:
+    if origin is not None:
+        _require_same_base(folder, origin, model, compute)
+    return origin
+
+
+def _require_same_base(folder: Path, origin: Origin, model: ModelParams, compute: ComputeParams) -> None:
+    if origin.base_sha256 != (here := locate(model).sha256):
         raise MedtuneError(
-            f"{folder}: trained with compute.quantization '{trained}', but in params.yaml it is "
+            f"{folder}: trained on a base with sha256 {origin.base_sha256}; that of model.source in "
+            f"params.yaml has {here}"
+        )
+    if origin.quantization != compute.quantization:
+        raise MedtuneError(
+            f"{folder}: trained with compute.quantization '{origin.quantization}', but in params.yaml it is "
             f"'{compute.quantization}'"
         )

@@ -35,6 +35,7 @@ from medtune.core.cache import cache_folder
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import files_sha256
 from medtune.core.outputs import read_json, write_json
+from medtune.model.architecture import context_length, require_supported
 from medtune.model.attention import implementation
 from medtune.model.files import ModelFiles, locate
 from medtune.model.params import ModelParams
@@ -74,8 +75,10 @@ def load_model(
     Quantised weights are computed with in `dtype` too; each is restored to it where it is used. They are
     quantised from the dtype of the file, so that training and evaluation have the same ones.
     """
+    folder = base_folder(model)
+    require_supported(read_json(folder / "config.json"), model.source)
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        base_folder(model),
+        folder,
         dtype="auto" if compute.quantization else dtype,
         attn_implementation=implementation(compute.attention),
         use_safetensors=True,
@@ -104,7 +107,7 @@ def end_ids(model: PreTrainedModel) -> list[int]:
 
 def context_of(config: PretrainedConfig) -> int:
     """How many tokens a model was made for: what it says to more is no answer."""
-    return int(config.max_position_embeddings)
+    return context_length(config.to_dict())
 
 
 def require_context(config: PretrainedConfig, tokens: int, advice: str | None = None) -> None:

@@ -23,6 +23,7 @@ which stand between the system prompt and the example's own turns.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, zip_longest
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -78,6 +79,10 @@ def _placeholders(earlier: int, *, system: bool) -> list[str]:
     return [*([_SYSTEM] if system else []), *turns, _USER]
 
 
+def _asked(question: str, answer: str = "-") -> Example:
+    return Example(id="-", question=question, answer=answer, kind="-", group="-")
+
+
 class ChatEncoder:
     """Encodes examples for one tokenizer and prompt; `end_id` is the token that ends an answer.
 
@@ -102,6 +107,19 @@ class ChatEncoder:
     def template(self) -> Template:
         """The template that the encoder writes."""
         return self._template
+
+    def probes(self) -> list[list[int]]:
+        """Prompts, as token ids, that any model can be tried on."""
+        return [self.encode_prompt(_asked(question)) for question, _ in PROBES]
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Save the tokenizer with a template that writes the prompt of the training by itself."""
+        own = self._tokenizer.chat_template
+        self._tokenizer.chat_template = self._template.as_trained()
+        try:
+            self._tokenizer.save_pretrained(folder)
+        finally:
+            self._tokenizer.chat_template = own
 
     def encode_prompt(self, example: Example, shots: Sequence[Example] = ()) -> list[int]:
         """Everything before the answer; `shots` are earlier turns, with those that each of them has itself.
@@ -263,7 +281,7 @@ class ChatEncoder:
         contents = [*([system] if system else []), question, answer]
         text = self._render(contents, system=bool(system), add_generation_prompt=False)
         whole = self._tokenizer(text, add_special_tokens=False).input_ids
-        found = self.encode(Example(id="-", question=question, answer=answer, kind="-", group="-")).input_ids
+        found = self.encode(_asked(question, answer)).input_ids
         if whole[: len(found)] != found:
             at = next(number for number, pair in enumerate(zip_longest(found, whole)) if len(set(pair)) == 2)
             raise MedtuneError(

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256, files_sha256, require_sha256
+from medtune.model.architecture import require_supported
 from medtune.model.hub import SAFE_FILES, DamagedFileError, find_commit, require_fetchable, require_revision
 from medtune.model.params import ModelParams
 
@@ -121,6 +123,7 @@ def _folder(path: Path, what: str) -> ModelFiles:
     for needed in ("config.json", "tokenizer.json"):
         if needed not in names:
             raise MedtuneError(f"{what}: holds no {needed}; expected a model folder as transformers saves it")
+    require_supported(_config(path, what), what)
     if not any(name.endswith(".safetensors") for name in names):
         raise MedtuneError(f"{what}: holds no .safetensors file; weights in other formats are not loaded")
     for index in path.glob("*.safetensors.index.json"):
@@ -132,6 +135,16 @@ def _folder(path: Path, what: str) -> ModelFiles:
             raise MedtuneError(f"{what}: holds no {missing[0]}, which its {index.name} names")
     stamps = {(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
     return ModelFiles(path, _digest(path, frozenset(stamps)), frozenset(names))
+
+
+def _config(path: Path, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise MedtuneError(f"{what}: its config.json is no JSON object")
+    return content
 
 
 @cache

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import Cache
 
-from medtune.model.attention import SharedPrefix, causal_mask
+from medtune.model.attention import NO_MASK, SharedPrefix
 
 
 def logits_at(
@@ -42,16 +42,13 @@ def logits_at(
     # In one row every token would be further on than in its own text: each row goes on where the prefix ends.
     if positions is None:
         positions = torch.arange(length, length + width, device=rows.device).repeat(count)
-    if mask is None:
-        # The head is frozen and in the dtype of the base, in which scores are computed.
-        mask = causal_mask(width, length, head.get_parameter("weight"))
     first = torch.arange(length, device=rows.device)
     with only_positions(head, pad(wanted.flatten(), (length, 0)).unsqueeze(0)):
         output = model(
             input_ids=torch.cat([prefix, rows.flatten()]).unsqueeze(0),
             position_ids=torch.cat([first, positions.flatten()]).unsqueeze(0),
             # With four dimensions transformers takes it as it is, whatever it covers: here the rows alone.
-            attention_mask=mask,
+            attention_mask=NO_MASK if mask is None else mask,
             use_cache=False,
             shared=SharedPrefix(length, count),
         )

@@ -10,6 +10,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from medtune.core.errors import MedtuneError
 from medtune.core.hub import Repository, ask, explained, fetch_large, listing, require_pinned, snapshot, why
+from medtune.core.outputs import read_json
+from medtune.model.architecture import require_supported
 from medtune.model.params import ModelParams
 
 T = TypeVar("T")
@@ -79,15 +81,18 @@ def find_commit(model: ModelParams, check: Callable[[Path], T]) -> T:
 
 
 def require_fetchable(model: ModelParams) -> None:
-    """Refuse a model that the hub would not give: one request."""
+    """Refuse a model that the hub would not give, or whose config.json says that it is not supported."""
     repository = repository_of(model)
     with explained(repository):
         ask(repository, "config.json")
+        folder = snapshot(repository, ["config.json"], _IN_FOLDERS)
+    require_supported(read_json(folder / "config.json"), f"{model.source} at {model.revision}")
 
 
 def _fetch(repository: Repository) -> Path:
     ask(repository, "config.json")
     folder = snapshot(repository, SMALL_FILES + LICENCE_FILES, _IN_FOLDERS)
+    require_supported(read_json(folder / "config.json"), f"{repository.id} at {repository.revision}")
     weights = [
         name for name in listing(repository) or () if "/" not in name and name.endswith(".safetensors")
     ]

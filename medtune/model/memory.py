@@ -105,6 +105,11 @@ class Device:
             raise MedtuneError(
                 "params.yaml: compute.device is 'cuda', but no CUDA device is there; accepted: auto, cpu"
             )
+        if not hasattr(os, "sysconf"):
+            import psutil
+
+            memory = psutil.virtual_memory()
+            return cls("cpu", "CPU", memory.total, memory.available)
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         meminfo = Path("/proc/meminfo")
         if not meminfo.is_file():

@@ -39,6 +39,10 @@ class PromptParams(Section):
     """A chat template in Jinja, in place of the model's own; null: that one."""
 
 
+TIED = ("lm_head", "embed_tokens")
+"""What is not adapted: in many a model both are the same weights."""
+
+
 class LoraParams(Strict):
     """The adapter's shape, in PEFT's terms."""
 
@@ -66,6 +70,12 @@ class LoraParams(Strict):
             if not self.target_modules:
                 raise MedtuneError("params.yaml: finetune.lora.target_modules is empty; accepted: all-linear")
             for name in self.target_modules:
+                if name in TIED:
+                    raise MedtuneError(
+                        f"params.yaml: finetune.lora.target_modules has '{name}': embeddings and output head "
+                        "often share their weights, so that a merge would change both; accepted: layers of "
+                        "the decoder"
+                    )
                 if not any(is_named(layer, name) for layer in linears):
                     known = sorted({layer.rpartition(".")[2] for layer in linears})
                     raise MedtuneError(

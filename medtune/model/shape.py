@@ -9,8 +9,12 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from medtune.core.errors import MedtuneError
+from medtune.model.architecture import require_supported
 from medtune.model.files import locate
 from medtune.model.params import ModelParams
+
+TIED_BY_DEFAULT = ("gemma3_text", "smollm3")
+"""Models whose config.json does not say that head and embeddings share their weights, as most do."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,14 @@ class Shape:
     intermediate: int
     vocabulary: int
     tied: bool
+    fused: bool = False
+    """Phi 3's: queries, keys and values are one layer, gate and up another."""
 
     @classmethod
     def from_config(cls, path: Path) -> "Shape":
         """Read a config.json of transformers."""
         config = json.loads(path.read_text(encoding="utf-8"))
+        require_supported(config, str(path))
         try:
             hidden, heads = config["hidden_size"], config["num_attention_heads"]
             return cls(
@@ -40,10 +47,11 @@ class Shape:
                 head_dim=config.get("head_dim") or hidden // heads,
                 intermediate=config["intermediate_size"],
                 vocabulary=config["vocab_size"],
-                tied=config.get("tie_word_embeddings", False),
+                tied=config.get("tie_word_embeddings", config["model_type"] in TIED_BY_DEFAULT),
+                fused=config["model_type"] == "phi3",
             )
         except KeyError as missing:
-            raise MedtuneError(f"{path}: has no {missing}; only Llama's architecture is planned") from None
+            raise MedtuneError(f"{path}: has no {missing}; sizes are those of a Llama and its kin") from None
 
     @classmethod
     def from_gguf(cls, path: Path) -> "Shape":
@@ -70,6 +78,13 @@ class Shape:
     def linears(self) -> dict[str, tuple[int, int]]:
         """The linear layers of one decoder layer: inputs and outputs of each."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        if self.fused:
+            return {
+                "self_attn.qkv_proj": (self.hidden, queries + 2 * keys),
+                "self_attn.o_proj": (queries, self.hidden),
+                "mlp.gate_up_proj": (self.hidden, 2 * self.intermediate),
+                "mlp.down_proj": (self.intermediate, self.hidden),
+            }
         return {
             "self_attn.q_proj": (self.hidden, queries),
             "self_attn.k_proj": (self.hidden, keys),

@@ -62,6 +62,7 @@ CANNOT_CHANGE_BYTES = frozenset(
         "httpx2",
         "huggingface_hub",
         "jinja2",
+        "psutil",
         "pydantic",
         "pydantic_core",
         "ruamel",

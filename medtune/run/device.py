@@ -6,6 +6,7 @@ stage. What is the same in two runs decides that they give the same bytes; what 
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -24,7 +25,7 @@ PACKAGES = ("accelerate", "datasets", "numpy", "peft", "safetensors", "tokenizer
 
 def set_up(compute: ComputeParams, seed: int) -> torch.device:
     """Pin threads, seeds and algorithms for this process; return the device to compute on."""
-    torch.set_num_threads(compute.threads)
+    torch.set_num_threads(_threads(compute))
     # cuBLAS is deterministic only with a fixed workspace, which it reads when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # For every shape of a product oneDNN makes code and workspace, about 0.6 MiB, and it and PyTorch each
@@ -52,6 +53,8 @@ def choose_device(compute: ComputeParams) -> torch.device:
         raise MedtuneError(
             "params.yaml: compute.device is 'cuda', but no CUDA device is there; accepted: auto, cpu"
         )
+    if compute.device == "mps":
+        return _mps(compute)
     if compute.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if processes.local_rank() >= torch.cuda.device_count():
@@ -62,10 +65,45 @@ def choose_device(compute: ComputeParams) -> torch.device:
     return torch.device("cuda", processes.local_rank())
 
 
-def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
+def _mps(compute: ComputeParams) -> torch.device:
+    """Apple's GPU, if what is asked for can be done there."""
+    if not torch.backends.mps.is_available():
+        raise MedtuneError(
+            "params.yaml: compute.device is 'mps', but PyTorch finds no GPU of Apple's here; accepted: auto, "
+            "cpu"
+        )
+    if compute.quantization is not None:
+        raise MedtuneError("params.yaml: compute.quantization has no kernels on mps; accepted there: null")
+    return torch.device("mps")
+
+
+def _threads(compute: ComputeParams) -> int:
+    """The threads of this process; it is said where they are fewer than there are cores, or not pinned."""
+    cores = cores_here()
+    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    chosen = share if compute.threads == "auto" else compute.threads
+    if processes.is_main() and compute.device != "mps" and not torch.cuda.is_available():
+        if compute.threads == "auto":
+            told = f"{chosen} threads (compute.threads: auto); another number of them can give other bytes"
+            print(told, file=sys.stderr)
+        elif 2 * chosen < share:
+            told = f"{chosen} of {cores} cores are used, as compute.threads says; auto would use all of them"
+            print(told, file=sys.stderr)
+    return chosen
+
+
+def cores_here() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def frozen_dtype(precision: str, device: torch.device, key: str = "finetune.precision") -> torch.dtype:
     """The dtype of the frozen base model; `auto` takes bfloat16 where the processor computes in it.
 
-    Without AVX512-BF16, AMX or the Arm extension, bfloat16 is emulated and far slower than float32.
+    Without AVX512-BF16, AMX or the Arm extension, bfloat16 is emulated and far slower than float32. `key` is
+    the parameter's, for errors.
     """
     bfloat16 = has_native_bfloat16(device)
     if precision == "auto":
@@ -73,12 +111,12 @@ def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "bfloat16" and not bfloat16:
         others = "auto, float16, float32" if device.type == "cuda" else "auto, float32"
         raise MedtuneError(
-            "params.yaml: finetune.precision is 'bfloat16', which this device only emulates, far slower than "
-            f"float32; accepted here: {others}"
+            f"params.yaml: {key} is 'bfloat16', which this device only emulates, far slower than float32; "
+            f"accepted here: {others}"
         )
     if precision == "float16" and device.type != "cuda":
         raise MedtuneError(
-            "params.yaml: finetune.precision is 'float16', which needs CUDA; accepted here: auto, "
+            f"params.yaml: {key} is 'float16', which needs CUDA; accepted here: auto, "
             f"{'bfloat16, ' if bfloat16 else ''}float32"
         )
     return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]
@@ -115,6 +153,8 @@ def has_native_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
     features = torch.cpu.get_capabilities()
     return any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
@@ -132,7 +172,7 @@ def describe_environment(device: torch.device, dtype: torch.dtype, *, quantised:
             "onednn_at_most": os.environ.get("ONEDNN_MAX_CPU_ISA", "any"),
             "mkl_branch": os.environ.get("MKL_CBWR", "any"),
         },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "threads": torch.get_num_threads(),
         "attention_kernels": attention_kernels(),

@@ -1,6 +1,6 @@
 """The section `compute` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -9,7 +9,8 @@ from medtune.core.section import Section
 MEMORY_KNOBS = {
     "finetune": "lower finetune.tokens_per_pass or finetune.max_length, set "
     "finetune.gradient_checkpointing to true, or compute.quantization to nf4",
-    "answer": "lower answer.batch_size or answer.max_new_tokens, or set compute.quantization to nf4",
+    "answer": "lower answer.tokens_per_batch, answer.batch_size or answer.max_new_tokens, or set "
+    "compute.quantization to nf4",
     "unquantized": "set answer.unquantized to false",
 }
 """What to change if a stage, or a part of one, needs more memory than is there."""
@@ -20,12 +21,13 @@ class ComputeParams(Section):
 
     name = "compute"
 
-    device: Literal["auto", "cpu", "cuda"]
-    """auto (CUDA if there is one), cpu or cuda."""
-    threads: int = Field(ge=1)
-    """CPU threads; pinned because another count can give other bytes."""
-    attention: Literal["eager", "sdpa"]
-    """eager (fastest on a CPU for short texts) or sdpa."""
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    """auto (CUDA if there is one, else the CPU), cpu, cuda, or mps (Apple's GPU)."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)]
+    """CPU threads; pinned because another count can give other bytes. auto: as many as there are cores."""
+    attention: Literal["auto", "eager", "sdpa"]
+    """eager (plain products: fastest on a CPU for short texts), sdpa (flash attention on CUDA), or auto: sdpa
+    on CUDA and for long texts, else eager."""
     deterministic: bool
     """Only deterministic algorithms: the same bytes on every run."""
     quantization: Literal["nf4"] | None

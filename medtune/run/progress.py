@@ -19,6 +19,7 @@ names these outputs. Nothing is ever deleted but places that carry the file abov
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -51,13 +52,22 @@ def kept_progress(stage: str, identity: Mapping[str, Any], outputs: Iterable[Pat
     """
     root = progress_folder()
     require_writable(root, "MEDTUNE_PROGRESS")
+    environment = identity.get("environment", {})
+    mark = {
+        "stage": stage,
+        "inputs": fingerprint({key: value for key, value in identity.items() if key != "environment"}),
+        "environment": environment,
+    }
     # Held while places are taken and deleted, so that no lock file vanishes under a newcomer.
     with FileLock(root / "lock"):
         _delete_unneeded(root)
+        unused = _left_elsewhere(root, mark)
         place, lock = _take_place(root / f"{stage}-{fingerprint(identity)[:32]}")
+    if unused and not (place / MARK).exists():
+        print(unused, file=sys.stderr)
     try:
         # A place that was done is so no longer: its outputs are about to be written again.
-        write_json(place / MARK, {"stage": stage})
+        write_json(place / MARK, mark)
         yield place
         write_json(place / MARK, _done(stage, outputs))
     finally:
@@ -70,6 +80,33 @@ def _done(stage: str, outputs: Iterable[Path]) -> dict[str, Any]:
         "repository": str(Path.cwd()),
         "outputs": {path.as_posix(): dvc_md5(path) for path in outputs},
     }
+
+
+def _left_elsewhere(root: Path, mark: Mapping[str, Any]) -> str | None:
+    """What to say of a run of the same inputs that stopped elsewhere, as on another processor."""
+    for path in sorted(root.glob(f"{mark['stage']}-*/*/{MARK}")):
+        try:
+            other = read_json(path)
+            if other["inputs"] != mark["inputs"] or "outputs" in other:
+                continue
+            known, here = other["environment"], mark["environment"]
+        except (MedtuneError, OSError, ValueError, KeyError, TypeError):
+            continue
+        differing = [name for name in sorted({*known, *here}) if known.get(name) != here.get(name)]
+        if differing and any(item.name != MARK for item in path.parent.iterdir()):
+            told = ", ".join(_changed(name, known.get(name), here.get(name)) for name in differing)
+            return (
+                f"{mark['stage']}: starts anew; what an unfinished run of the same inputs left is not used, "
+                f"as it ran elsewhere and would give other bytes: {told}"
+            )
+    return None
+
+
+def _changed(name: str, then: Any, now: Any) -> str:
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+        return ", ".join(_changed(key, then.get(key), now.get(key)) for key in keys)
+    return f"other {name}" if isinstance(then, list) else f"{name} {then} then, {now} now"
 
 
 def _take_place(runs: Path) -> tuple[Path, FileLock]:

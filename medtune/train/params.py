@@ -42,6 +42,9 @@ class FinetuneParams(Section):
     tokens_per_pass: int = Field(ge=1)
     """A batch with more tokens (padded, the shared prompt not counted) runs in several passes: the same
     gradient in less memory."""
+    share_prefix: Literal["auto", "always", "never"] = "auto"
+    """Compute once what the examples of a batch begin with. auto: unless CUDA would need a mask for it, where
+    flash attention does not apply; what was done is in metrics/environment.json."""
     learning_rate: float = Field(gt=0)
     """The highest one, at the end of the warm-up."""
     warmup: float = Field(ge=0, lt=1)

@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import read_json, write_text
 from medtune.model.adapter import save_adapter
+from medtune.model.attention import shares_prefix
 from medtune.run import processes
 from medtune.run.launch import gpus_only
 from medtune.train.batching import SimilarLengthBatches, cut, pad, split_batch
@@ -167,6 +168,8 @@ class AnswerTrainer(Trainer):
         self.checkpoints = checkpoints
         self.curves = curves
         self.by_time, self.progress_bar = SaveByTime(), ProgressBar()
+        dtype = next(model.get_base_model().parameters()).dtype
+        self.shares_prefix = shares_prefix(params.share_prefix, model.config, dtype, device)
         _align_special_tokens(model, tokenizer)
         super().__init__(
             model=model,
@@ -263,7 +266,9 @@ class AnswerTrainer(Trainer):
     ) -> tuple[torch.Tensor, int]:
         # The layer inside the model that is called: DDP and FSDP wrap it, PEFT puts it below its own.
         head = self.accelerator.unwrap_model(model).get_base_model().get_output_embeddings()
-        return summed_loss(model, head, inputs["input_ids"], inputs["labels"])
+        return summed_loss(
+            model, head, inputs["input_ids"], inputs["labels"], share_prefix=self.shares_prefix
+        )
 
     def _passes(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         """Parts of bounded size; under FSDP the batch as it is, as all processes need equally many."""

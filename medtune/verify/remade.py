@@ -31,6 +31,8 @@ from medtune.core.section import PARAMS_FILE
 from medtune.model.adapter import ADAPTER_FILES, CONFIG, WEIGHTS, attach_lora, publish_adapter, save_adapter
 from medtune.model.base import base_folder, context_of, describe_base, load_tokenizer
 from medtune.model.chat import ChatEncoder
+from medtune.model.files import locate
+from medtune.model.origin import Origin
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.lock_file import read_lock
 from medtune.run.params import ComputeParams
@@ -100,13 +102,16 @@ def check_answers() -> None:
 def check_adapter() -> None:
     """Whether the adapter's folder holds what is published of the best checkpoint, and nothing else."""
     best = CHECKPOINTS / f"checkpoint-{_history().best_step}"
+    base, prompt = ModelParams.load(), PromptParams.load()
+    encoder = ChatEncoder(load_tokenizer(base_folder(base)), prompt)
+    origin = Origin(locate(base).sha256, ComputeParams.load().quantization, prompt)
     with TemporaryDirectory() as temporary:
         shape, published = Path(temporary) / "shape", Path(temporary) / "adapter"
         model = _untrained()
         save_adapter(model, shape, {name: torch.zeros(p.shape) for name, p in model.state_dict().items()})
         require_same_files(best / CONFIG, shape / CONFIG, f"what {PARAMS_FILE} asks for")
         require_equal(best / WEIGHTS, _shapes(best / WEIGHTS), _shapes(shape / WEIGHTS))
-        publish_adapter(best, load_tokenizer(base_folder(ModelParams.load())), published)
+        publish_adapter(best, encoder, published, origin)
         for name in ADAPTER_FILES:
             require_same_files(ADAPTER / name, published / name, f"what is published of {best}")
     # DVC keeps a .gitignore there.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.answer.batches import AnswerLog, answer_in_batches
+from medtune.answer.batches import AnswerLog, answer_in_batches, cut_batches
 from medtune.core.answers import AnswerText
 
 QUESTIONS = {index: "?" * (1 + index % 4) + str(index) for index in (1, 2, 3, 5, 8, 9, 10, 12, 14, 20)}
@@ -76,3 +76,20 @@ def test_a_changed_line_is_asked_again(tmp_path: Path) -> None:
     damaged = AnswerLog(path)
     assert damaged.get([4, 1]) is None
     assert damaged.get([2]) == [nine]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([1, 1, 1, 1, 1], [[0, 1, 2], [3, 4]]),
+        ([2, 2, 3, 4], [[0, 1], [2, 3]]),
+        ([2, 2, 4, 5], [[0, 1], [2], [3]]),
+        ([9, 10], [[0], [1]]),
+        ([], []),
+    ],
+)
+def test_a_batch_has_as_many_tokens_as_it_may_or_one_question(
+    lengths: list[int], expected: list[list[int]]
+) -> None:
+    questions = {number: "x" * length for number, length in enumerate(lengths)}
+    assert cut_batches(list(questions), questions, 3, (8, len)) == expected

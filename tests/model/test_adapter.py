@@ -2,23 +2,44 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from transformers import LlamaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
-from medtune.model.adapter import FoldedLora, attach_lora, check_adapter, load_adapter, save_adapter
-from medtune.model.params import LoraParams, ModelParams
+from medtune.model.adapter import (
+    CONFIG,
+    WEIGHTS,
+    FoldedLora,
+    attach_lora,
+    check_adapter,
+    load_adapter,
+    merge,
+    publish_adapter,
+    save_adapter,
+)
+from medtune.model.chat import ChatEncoder
+from medtune.model.files import locate
+from medtune.model.origin import Origin
+from medtune.model.params import LoraParams, ModelParams, PromptParams
 from medtune.model.shape import Shape
+from medtune.run.params import ComputeParams
 from tests.conftest import ROOT
 
 LORA = LoraParams(
     r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
 )
 MODEL = ModelParams.load(ROOT / "params.yaml")
+COMPUTE = ComputeParams.load(ROOT / "params.yaml")
+PROMPT = PromptParams(system="Answer.", date="26 Jul 2024")
 
 
 def test_only_the_adapter_is_trained_in_float32_on_every_linear_layer_but_the_head(
@@ -115,7 +136,8 @@ save_adapter(attach_lora(LlamaForCausalLM(tiny), LORA, MODEL), Path(sys.argv[1])
             {"target_modules": ["q_proj", "v_porj"]},
             "has 'v_porj', but the model has no such layer; did",
         ),
-        ({"target_modules": ["lm_head"]}, "has 'lm_head', but the model has no such layer"),
+        ({"target_modules": ["lm_head"]}, "has 'lm_head': embeddings and output head often share"),
+        ({"target_modules": ["embed_tokens"]}, "has 'embed_tokens': embeddings and output head often share"),
         ({"target_modules": []}, "target_modules is empty; accepted: all-linear"),
         ({"layers": [1, 2]}, "finetune.lora.layers has 2; accepted: 0 to 1"),
         ({"layers": [-1]}, "finetune.lora.layers has -1; accepted: 0 to 1"),
@@ -138,14 +160,14 @@ def test_layers_that_are_not_there_are_refused_and_not_left_out(
 
 def test_a_missing_adapter_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(MedtuneError, match=r"`dvc repro` to train it or `dvc pull` to fetch it"):
-        check_adapter(tmp_path, MODEL)
+        check_adapter(tmp_path, MODEL, COMPUTE)
 
 
 def test_an_adapter_of_another_base_model_is_refused(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
     save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
-    check_adapter(tmp_path, MODEL)
+    check_adapter(tmp_path, MODEL, COMPUTE)
     with pytest.raises(MedtuneError, match=r"trained on 'package:.*', but model.source .* is 'org/other'"):
-        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}))
+        check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}), COMPUTE)
 
 
 @pytest.mark.parametrize(
@@ -167,4 +189,131 @@ def test_a_damaged_adapter_is_refused(
     save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MedtuneError, match=expected):
-        check_adapter(tmp_path, MODEL)
+        check_adapter(tmp_path, MODEL, COMPUTE)
+
+
+def published(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, **changes: object
+) -> Path:
+    """An adapter for `model` of weights that change its answers, as `finetune` publishes it."""
+    assert MODEL.sha256 is not None
+    attached = attach_lora(model, LORA.model_copy(update=changes), MODEL)
+    torch.manual_seed(2)
+    for name, parameter in attached.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    save_adapter(attached, folder / "checkpoint")
+    origin = Origin(MODEL.sha256, None, PROMPT)
+    publish_adapter(folder / "checkpoint", ChatEncoder(tokenizer, PROMPT), folder / "adapter", origin)
+    return folder / "adapter"
+
+
+def test_what_an_adapter_was_trained_with_travels_with_its_weights(
+    tiny_llama: LlamaForCausalLM, chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    folder = published(tiny_llama, chatml_tokenizer, tmp_path)
+    assert check_adapter(folder, MODEL, COMPUTE) == Origin(str(MODEL.sha256), None, PROMPT)
+    plain = load_file(tmp_path / "checkpoint" / WEIGHTS)
+    assert all(torch.equal(plain[name], tensor) for name, tensor in load_file(folder / WEIGHTS).items())
+    with pytest.raises(MedtuneError, match=r"trained with compute\.quantization 'None', but in params\.yaml"):
+        check_adapter(folder, MODEL, COMPUTE.model_copy(update={"quantization": "nf4"}))
+
+
+def test_an_adapter_of_other_bytes_of_its_base_is_refused(
+    tiny_llama: LlamaForCausalLM,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = published(tiny_llama, chatml_tokenizer, tmp_path)
+    other = replace(locate(MODEL), sha256="0" * 64)
+    monkeypatch.setattr("medtune.model.adapter.locate", lambda model: other)
+    with pytest.raises(MedtuneError, match=rf"a base with sha256 {MODEL.sha256}; that of .* has 000"):
+        check_adapter(folder, MODEL, COMPUTE)
+
+
+def test_an_adapter_of_another_revision_is_refused(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    hub = MODEL.model_copy(update={"source": "org/base", "revision": "1" * 40})
+    save_adapter(attach_lora(tiny_llama, LORA, hub), tmp_path)
+    check_adapter(tmp_path, hub, COMPUTE)
+    with pytest.raises(MedtuneError, match=r"on revision 1+ of its base, but model\.revision .* is 2+"):
+        check_adapter(tmp_path, hub.model_copy(update={"revision": "2" * 40}), COMPUTE)
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    content = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"lora_alpha": 16}, "lora_alpha is 16, but the weights were trained with 8"),
+        ({"use_rslora": True}, "use_rslora is True, but the weights were trained with False"),
+        (
+            {"modules_to_save": ["lm_head"]},
+            "modules_to_save is set; accepted: adapters of LoRA",
+        ),
+        ({"peft_type": "IA3"}, "peft_type is IA3; accepted: LORA"),
+    ],
+)
+def test_a_configuration_that_would_add_the_weights_otherwise_is_refused(
+    tiny_llama: LlamaForCausalLM,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    changes: dict[str, object],
+    expected: str,
+) -> None:
+    folder = published(tiny_llama, chatml_tokenizer, tmp_path)
+    edit_config(folder, **changes)
+    with pytest.raises(MedtuneError, match=expected):
+        check_adapter(folder, MODEL, COMPUTE)
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({name.replace(old, new): tensor for name, tensor in tensors.items()}, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda folder: rename(folder, "base_model.model.", ""), "which the base has no place for"),
+        (lambda folder: rename(folder, "layers.0", "layers.7"), r"layers\.7\..* which the base has no place"),
+        (lambda folder: edit_config(folder, target_modules=["q_proj"]), "which the base has no place for"),
+        (lambda folder: edit_config(folder, r=2), "does not fit the base model: .*size mismatch"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_where_peft_would_answer_with_the_base(
+    tiny_llama: LlamaForCausalLM, tmp_path: Path, damage: Callable[[Path], None], expected: str
+) -> None:
+    save_adapter(attach_lora(tiny_llama, LORA, MODEL), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(MedtuneError, match=expected):
+        load_adapter(LlamaForCausalLM(tiny_llama.config), tmp_path)
+
+
+PROMPTS = [[1, 2, 3], list(range(20))]
+
+
+@pytest.mark.parametrize("changes", [{}, {"dora": True}, {"rslora": True}])
+def test_a_merge_says_what_the_adapter_says(
+    tiny_llama: LlamaForCausalLM,
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    changes: dict[str, object],
+) -> None:
+    folder = published(deepcopy(tiny_llama), chatml_tokenizer, tmp_path, **changes)
+    base = tiny_llama(torch.tensor([PROMPTS[0]])).logits
+    unmerged = load_adapter(deepcopy(tiny_llama), folder)(torch.tensor([PROMPTS[0]])).logits
+    merged = merge(load_adapter(tiny_llama, folder), PROMPTS)(torch.tensor([PROMPTS[0]])).logits
+    torch.testing.assert_close(merged, unmerged, atol=1e-3, rtol=1e-3)
+    assert (merged - base).abs().max() > 0.1
+
+
+def test_a_merge_that_changes_the_embeddings_too_is_refused(tiny_llama: LlamaForCausalLM) -> None:
+    """The head of a tied model is its embeddings: an adapter from elsewhere may have one for it."""
+    tied = LlamaForCausalLM(LlamaConfig(**tiny_llama.config.to_dict() | {"tie_word_embeddings": True})).eval()
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["lm_head"], init_lora_weights=False)
+    with pytest.raises(MedtuneError, match="merged into its base, is another model: log-likelihoods"):
+        merge(get_peft_model(tied, config), PROMPTS)

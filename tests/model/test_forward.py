@@ -29,8 +29,8 @@ def test_rows_see_the_prefix_and_no_other_row(tiny_llama: LlamaForCausalLM) -> N
 
 
 def test_attention_that_asks_for_more_than_llama_s_is_refused(tiny_llama: LlamaForCausalLM) -> None:
-    with pytest.raises(MedtuneError, match="needs sliding_window; accepted: Llama's architecture"):
-        tiny_llama(input_ids=torch.tensor([[1, 2]]), sliding_window=2)
+    with pytest.raises(MedtuneError, match=r"needs softcap; see docs/models\.md"):
+        tiny_llama(input_ids=torch.tensor([[1, 2]]), softcap=2.0)
 
 
 def test_every_prompt_keeps_a_token_of_its_own() -> None:

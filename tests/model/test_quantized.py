@@ -9,8 +9,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
-from medtune.core.hashing import file_sha256
-from medtune.model.adapter import attach_lora, check_record, load_adapter, save_adapter
+from medtune.model.adapter import attach_lora, load_adapter, save_adapter
 from medtune.model.base import load_model
 from medtune.model.params import LoraParams, ModelParams
 from medtune.run.params import ComputeParams
@@ -130,34 +129,6 @@ def test_without_bitsandbytes_the_way_to_it_is_said(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MedtuneError, match=r"bitsandbytes, which is not installed; run: make install"):
         load_model(base, COMPUTE, torch.float32, CPU)
-
-
-def test_an_adapter_belongs_to_the_base_it_was_trained_on(
-    base: ModelParams, tiny_llama: LlamaForCausalLM, tmp_path: Path
-) -> None:
-    lora = LoraParams.model_validate({**LORA, "rslora": False, "dora": False})
-
-    def check(**changes: object) -> None:
-        (tmp_path / "record.json").write_text(json.dumps(record | changes))
-        check_record(folder, base, COMPUTE)
-
-    folder = tmp_path / "adapter"
-    save_adapter(attach_lora(tiny_llama, lora, base), folder)
-    record: dict[str, object] = {
-        "adapter": file_sha256(folder / "adapter_model.safetensors"),
-        "base_model": {"sha256": base.sha256},
-        "parameters": {"compute": {"quantization": COMPUTE.quantization}},
-    }
-    check_record(folder, base, COMPUTE)
-    check()
-    with pytest.raises(MedtuneError, match=r"trained with compute.quantization 'None', but in params.yaml"):
-        check(parameters={"compute": {"quantization": None}})
-    with pytest.raises(MedtuneError, match=r"trained on a base with sha256 of others; that of model.source"):
-        check(base_model={"sha256": "of others"})
-    check(base_model={"sha256": "of others"}, adapter="that of other weights")
-    (tmp_path / "record.json").write_text("[]")
-    with pytest.raises(MedtuneError, match=r"record\.json: not a record that medtune wrote"):
-        check_record(folder, base, COMPUTE)
 
 
 def test_nothing_is_fetched_and_run_to_make_four_bits_faster(tmp_path: Path) -> None:

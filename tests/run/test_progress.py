@@ -208,3 +208,43 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_error(
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
+
+
+HERE = {
+    "threads": 2,
+    "device": "cpu",
+    "packages": {"torch": "2.13.0", "numpy": "2"},
+    "processor_features": ["avx2"],
+}
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ({"threads": 4}, "threads 4 then, 2 now"),
+        ({"packages": {"torch": "2.12.0", "numpy": "2"}}, "torch 2.12.0 then, 2.13.0 now"),
+        ({"processor_features": []}, "other processor_features"),
+    ],
+)
+def test_progress_from_elsewhere_is_not_used_and_that_is_said(
+    there: dict[str, object], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = interrupted("finetune", IDENTITY | {"environment": HERE | there})
+    assert capsys.readouterr().err == ""
+    for said in (True, False):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            kept_progress("finetune", IDENTITY | {"environment": HERE}, ()) as place,
+        ):
+            assert place.parent != left.parent
+            (place / "work").touch()
+            raise KeyboardInterrupt
+        error = capsys.readouterr().err
+        assert (error.endswith(f"as it ran elsewhere and would give other bytes: {expected}\n")) == said
+        assert bool(error) == said
+
+
+def test_of_other_inputs_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted("finetune", OTHER | {"environment": HERE | {"threads": 4}})
+    interrupted("finetune", IDENTITY | {"environment": HERE})
+    assert capsys.readouterr().err == ""

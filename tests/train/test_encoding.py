@@ -200,7 +200,7 @@ def test_earlier_answers_that_nobody_asks_for_are_not_learned(finetune_params: F
     prompt = PromptParams(system="S", template_options={"enable_thinking": False})
     encoder = ChatEncoder(build("qwen 3"), prompt)
     examples, path = [example(messages=EARLIER)], Path("train.jsonl")
-    with pytest.raises(MedtuneError, match=r"example '1' has 'messages', but .* assistant_turns to last"):
+    with pytest.raises(MedtuneError, match=r"example '1' has 'messages', but .*assistant_turns to last"):
         encode_examples(examples, encoder, finetune_params, path)
     last = finetune_params.model_copy(update={"assistant_turns": "last"})
     assert len(encode_examples(examples, encoder, last, path).rows) == 1

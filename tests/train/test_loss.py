@@ -1,14 +1,17 @@
 """The cheap loss is the plain loss: same value, same gradients."""
 
+from collections.abc import Callable
 from itertools import chain
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
+from torch.nn.attention.bias import CausalBias
 from transformers import LlamaForCausalLM
 
-from medtune.model.attention import implementation
+import medtune.model.attention
+from medtune.model.attention import implementation, shares_prefix
 from medtune.train.batching import pad, shared_prefix_length
 from medtune.train.encoding import IGNORED
 from medtune.train.loss import summed_loss
@@ -49,7 +52,7 @@ BATCHES = {
 }
 
 
-@pytest.fixture(params=["eager", "sdpa"])
+@pytest.fixture(params=["eager", "sdpa", "auto"])
 def adapted(tiny_llama: LlamaForCausalLM, request: pytest.FixtureRequest) -> PeftModel:
     torch.manual_seed(1)
     tiny_llama.set_attn_implementation(implementation(request.param))
@@ -109,3 +112,83 @@ def test_activations_computed_anew_change_nothing(adapted: PeftModel) -> None:
 def test_the_prefix_ends_before_the_first_row_differs_or_needs_a_logit(name: str, expected: int) -> None:
     batch = BATCHES[name]
     assert shared_prefix_length(batch["input_ids"], batch["labels"]) == expected
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("attention", ["sdpa", "auto"])
+def test_training_gives_the_fused_kernel_no_dense_mask(
+    tiny_llama: LlamaForCausalLM, name: str, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA flash attention takes none; what is given does not depend on the device."""
+    given: list[tuple[object, object]] = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def record(*args: Tensor, **options: object) -> Tensor:
+        given.append((options["attn_mask"], options["is_causal"]))
+        return fused(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    # Under `auto` plain products would serve rows that short on a processor.
+    monkeypatch.setattr(medtune.model.attention, "LONG", 0)
+    tiny_llama.set_attn_implementation(implementation(attention))
+    batch = BATCHES[name]
+    loss, _ = summed_loss(tiny_llama, tiny_llama.lm_head, batch["input_ids"], batch["labels"])
+    loss.backward()
+    assert given
+    for mask, is_causal in given:
+        assert isinstance(mask, CausalBias) if mask is not None else is_causal
+    shared = shared_prefix_length(batch["input_ids"], batch["labels"])
+    assert (shared > 0) == any(isinstance(mask, CausalBias) for mask, _ in given)
+
+
+def test_a_long_row_takes_the_fused_kernel_and_gives_the_same(
+    tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_llama.set_attn_implementation(implementation("auto"))
+    ids = torch.arange(100)[None] % 300
+    chosen: list[str] = []
+
+    def noted(name: str) -> Callable[..., object]:
+        function = getattr(medtune.model.attention, name)
+
+        def call(*args: object, **options: object) -> object:
+            chosen.append(name)
+            return function(*args, **options)
+
+        return call
+
+    for name in ("_eager", "_sdpa"):
+        monkeypatch.setattr(medtune.model.attention, name, noted(name))
+    logits = []
+    for most in (100, 99):
+        monkeypatch.setattr(medtune.model.attention, "LONG", most)
+        logits.append(tiny_llama(input_ids=ids).logits)
+    assert chosen == ["_eager"] * 2 + ["_sdpa"] * 2
+    torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "attention", "capability", "dtype", "expected"),
+    [
+        ("auto", "cpu", "auto", None, torch.float32, True),
+        ("auto", "cuda", "auto", (9, 0), torch.bfloat16, True),
+        ("auto", "cuda", "sdpa", (9, 0), torch.float32, False),
+        ("auto", "cuda", "sdpa", (7, 5), torch.float16, False),
+        ("auto", "cuda", "eager", (7, 5), torch.float16, True),
+        ("always", "cuda", "sdpa", (7, 5), torch.float16, True),
+        ("never", "cpu", "eager", None, torch.float32, False),
+    ],
+)
+def test_a_prefix_is_shared_where_that_needs_no_mask(
+    tiny_llama: LlamaForCausalLM,
+    choice: str,
+    device: str,
+    attention: str,
+    capability: tuple[int, int] | None,
+    dtype: torch.dtype,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    tiny_llama.set_attn_implementation(implementation(attention))
+    assert shares_prefix(choice, tiny_llama.config, dtype, torch.device(device)) == expected

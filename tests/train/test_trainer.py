@@ -15,12 +15,15 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import write_json
-from medtune.model.adapter import ADAPTER_FILES, attach_lora, publish_adapter
-from medtune.model.params import ModelParams
+from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, attach_lora, publish_adapter
+from medtune.model.chat import ChatEncoder
+from medtune.model.origin import Origin
+from medtune.model.params import ModelParams, PromptParams
 from medtune.train import callbacks
 from medtune.train.callbacks import write_curves
 from medtune.train.checkpoints import Checkpoints
@@ -29,6 +32,8 @@ from medtune.train.params import EarlyStoppingParams, FinetuneParams
 from medtune.train.trainer import AnswerTrainer, TrainingResult, train, training_details, training_metrics
 from tests.conftest import ROOT
 from tests.tools import digests
+
+USER = {"role": "user", "content": "What is fever?"}
 
 Run = Callable[..., tuple[PeftModel, TrainingResult]]
 
@@ -100,7 +105,9 @@ def run(
         )
         shutil.rmtree("models", ignore_errors=True)
         checkpoints.publish(result.steps, Path("models/checkpoints"))
-        publish_adapter(checkpoints.path(result.best_step), chatml_tokenizer, Path("models/adapter"))
+        prompt = PromptParams(system="S")
+        origin, encoder = Origin("0" * 64, None, prompt), ChatEncoder(chatml_tokenizer, prompt)
+        publish_adapter(checkpoints.path(result.best_step), encoder, Path("models/adapter"), origin)
         write_json(Path("models/log.json"), {"log": [e for e in result.log if "train_loss" not in e]})
         shutil.rmtree(PROGRESS)
         return model, result
@@ -120,8 +127,17 @@ def test_it_learns_and_keeps_the_best_checkpoint(run: Run, params: FinetuneParam
     assert kept >= {"checkpoint-16", "checkpoint-20"}
     saved = Path(f"models/checkpoints/checkpoint-{result.best_step}")
     assert {path.name for path in saved.iterdir()} == CHECKPOINT_FILES
-    for name in ADAPTER_FILES:
-        assert Path("models/adapter", name).read_bytes() == (saved / name).read_bytes()
+    adapter = Path("models/adapter")
+    for name in set(ADAPTER_FILES) - {WEIGHTS, "chat_template.jinja"}:
+        assert (adapter / name).read_bytes() == (saved / name).read_bytes()
+    tensors = load_file(saved / WEIGHTS)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in load_file(adapter / WEIGHTS).items())
+    for name, question in (
+        ("models/adapter", [USER]),
+        (str(saved), [{"role": "system", "content": "S"}, USER]),
+    ):
+        asked = str(AutoTokenizer.from_pretrained(name).apply_chat_template(question, tokenize=False))
+        assert asked.startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nWhat is fever?")
 
 
 def test_two_runs_leave_the_same_bytes_and_no_clock_or_path(run: Run, params: FinetuneParams) -> None:
