@@ -19,7 +19,7 @@ from medtune.core.errors import MedtuneError
 from medtune.model.chat import ChatEncoder
 from medtune.model.files import locate
 from medtune.model.origin import Origin, read_origin, write_with_origin
-from medtune.model.params import LoraParams, ModelParams
+from medtune.model.params import LoraParams, ModelParams, is_named
 from medtune.run.params import ComputeParams
 
 # PEFT 0.21 asks transformers 5 for this under its old name, once for every model.
@@ -64,9 +64,28 @@ def attach_lora(base: PreTrainedModel, lora: LoraParams, model: ModelParams) -> 
     try:
         # PEFT keeps the new weights in float32 also over a base in bfloat16: steps of the optimizer are too
         # small for eight bits of mantissa.
-        return get_peft_model(base, config)
+        attached = get_peft_model(base, config)
     except ValueError as error:
         raise MedtuneError(f"params.yaml: finetune.lora: {error}") from None
+    _require_all(attached, lora)
+    return attached
+
+
+def _require_all(model: PeftModel, lora: LoraParams) -> None:
+    """Refuse names and numbers of layers that are there, but not together: PEFT leaves such out silently."""
+    adapted = model.targeted_module_names
+    for name in [] if lora.target_modules == "all-linear" else lora.target_modules:
+        if not any(is_named(layer, name) for layer in adapted):
+            raise MedtuneError(
+                f"params.yaml: finetune.lora.target_modules has '{name}', which none of finetune.lora.layers "
+                "has"
+            )
+    for number in lora.layers or []:
+        if not any(f".layers.{number}." in layer for layer in adapted):
+            raise MedtuneError(
+                f"params.yaml: finetune.lora.layers has {number}, in which finetune.lora.target_modules "
+                "names none"
+            )
 
 
 class FoldedLora(LoraLinear):

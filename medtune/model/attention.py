@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import sdpa_mask
 
@@ -118,7 +119,7 @@ def _sdpa(
     if repeats > 1:
         key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
     is_causal = mask is None and 1 < tokens == seen
-    output = nn.functional.scaled_dot_product_attention(
+    output = scaled_dot_product_attention(
         query,
         key,
         value,

@@ -158,6 +158,26 @@ def test_layers_that_are_not_there_are_refused_and_not_left_out(
     assert str(known_before.value) == str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"target_modules": ["layers.0.self_attn.q_proj", "v_proj"], "layers": [1]},
+            r"target_modules has 'layers\.0\.self_attn\.q_proj', which none of finetune\.lora\.layers has",
+        ),
+        (
+            {"target_modules": ["layers.0.self_attn.q_proj"], "layers": [0, 1]},
+            r"layers has 1, in which finetune\.lora\.target_modules names none",
+        ),
+    ],
+)
+def test_names_and_layers_that_do_not_meet_are_refused(
+    tiny_llama: LlamaForCausalLM, changes: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(MedtuneError, match=expected):
+        attach_lora(tiny_llama, LORA.model_copy(update=changes), MODEL)
+
+
 def test_a_missing_adapter_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(MedtuneError, match=r"`dvc repro` to train it or `dvc pull` to fetch it"):
         check_adapter(tmp_path, MODEL, COMPUTE)

@@ -127,7 +127,7 @@ def test_training_gives_the_fused_kernel_no_dense_mask(
         given.append((options["attn_mask"], options["is_causal"]))
         return fused(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    monkeypatch.setattr(medtune.model.attention, "scaled_dot_product_attention", record)
     # Under `auto` plain products would serve rows that short on a processor.
     monkeypatch.setattr(medtune.model.attention, "LONG", 0)
     tiny_llama.set_attn_implementation(implementation(attention))
