@@ -1,5 +1,7 @@
 """The model card: what the adapter is, how it did, and the licences it comes under."""
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,11 +50,27 @@ base model, code and parameters that made it.
 - Exact answers to the test questions: {exact[TUNED]}; the untuned model gives {exact[BASE]}{lookup}
 
 {NOT_MEDICAL_ADVICE}
-
+{_prompt(parameters["prompt"])}
 ## Training data
 
 {attribution.strip()}
 """
+
+
+def _prompt(prompt: Mapping[str, Any]) -> str:
+    """What the adapter was asked with, ready to paste."""
+    system, options = prompt["system"].strip(), prompt.get("template_options")
+    # A fence longer than any in the text.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", system)), default=0))
+    shown = f"The system prompt:\n\n{fence}text\n{system}\n{fence}\n" if system else "No system prompt.\n"
+    given = {"date_string": prompt.get("date")} | (options or {})
+    told = ", ".join(f"`{name}`: `{json.dumps(value)}`" for name, value in given.items() if value is not None)
+    variables = f"\nVariables of the chat template: {told}\n" if told else ""
+    own = "\nThe chat template is not the base model's own.\n" if prompt.get("template") else ""
+    return (
+        "\n## How it was asked\n\n`chat_template.jinja` writes this by itself when a conversation brings no "
+        f"system prompt of its own. {shown}{variables}{own}"
+    )
 
 
 def _built_with_llama(licence: str) -> str:

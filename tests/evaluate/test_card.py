@@ -1,5 +1,7 @@
 """The model card carries the base model's licence, and what that licence asks to be shown."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from medtune.evaluate.card import model_card
@@ -15,10 +17,22 @@ TRAINING = {"steps": 10, "epochs": 0.8, "examples": 100, "validation_loss": 1.5,
 FIGURES = {"tuned": {"accuracy": 0.22}, "base": {"accuracy": 0.0}, "lookup": {"accuracy": 0.19}}
 
 
-def card(licence: str, quantization: str | None = None, **adapter: object) -> str:
+PROMPT = {"system": "Answer in short.", "date": None, "template_options": {}, "template": None}
+
+
+def card(
+    licence: str,
+    quantization: str | None = None,
+    prompt: Mapping[str, object] = PROMPT,
+    **adapter: object,
+) -> str:
     record = {
         "base_model": {"source": "org/model"},
-        "parameters": {"model": {"license": licence}, "compute": {"quantization": quantization}},
+        "parameters": {
+            "model": {"license": licence},
+            "compute": {"quantization": quantization},
+            "prompt": prompt,
+        },
     }
     return model_card(record, ADAPTER | adapter, TRAINING, FIGURES, "Attribution of the data.")
 
@@ -53,3 +67,14 @@ def test_a_llama_card_says_built_with_llama() -> None:
 
 def test_any_other_card_does_not() -> None:
     assert "Llama" not in card("apache-2.0")
+
+
+def test_the_prompt_is_there_to_paste() -> None:
+    text = card("mit")
+    assert "The system prompt:\n\n```text\nAnswer in short.\n```\n" in text
+    assert "Variables" not in text
+    options = {"system": "Use ```.", "date": "26 Jul 2024", "template_options": {"enable_thinking": False}}
+    text = card("mit", prompt=PROMPT | options)
+    assert "\n\n````text\nUse ```.\n````\n" in text
+    assert '`date_string`: `"26 Jul 2024"`, `enable_thinking`: `false`' in text
+    assert "No system prompt." in card("mit", prompt=PROMPT | {"system": ""})
