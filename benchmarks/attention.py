@@ -3,11 +3,11 @@
     python -m benchmarks.attention [--lengths 64 256 1024] [--rounds 5] [--passes] [--cpu-time]
 
 One training pass, forward and backward, of the base model with the adapter of params.yaml: as many rows of a
-length as `finetune.tokens_per_pass` takes, after the beginning that all prompts of params.yaml share. The model
-is one, only its attention changes between turns. What stands in the rows is drawn: the speed does not depend on
-it. `--passes` compares values of `finetune.tokens_per_pass` instead, over a batch of 4,096 tokens. On a machine
-that others use, `--cpu-time` counts the seconds that the processor worked, on one thread, which waits for none.
-The last line is JSON.
+length as `finetune.tokens_per_pass` takes, after the beginning that all prompts of params.yaml share. The
+model is one, only its attention changes between turns. What stands in the rows is drawn: the speed does not
+depend on it. `--passes` compares values of `finetune.tokens_per_pass` instead, over a batch of 4,096 tokens.
+On a machine that others use, `--cpu-time` counts the seconds that the processor worked, on one thread, which
+waits for none. The last line is JSON.
 """
 
 import argparse

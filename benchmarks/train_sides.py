@@ -1,5 +1,6 @@
 """The sides of `benchmarks.train`: the same model, data and hyper-parameters, trained in different ways."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -21,22 +22,26 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_callback import PrinterCallback
 
-from benchmarks.side import run_asked
-from medtune.core.examples import read_jsonl
+from benchmarks.flops import Work, training_flops
+from benchmarks.side import report, run_asked, turns
+from benchmarks.texts import LONG, TRAIN, long_examples
+from medtune.core.examples import Example, read_jsonl
 from medtune.model.adapter import attach_lora
 from medtune.model.base import base_folder, load_model, load_tokenizer
 from medtune.model.chat import ChatEncoder
-from medtune.model.params import ModelParams, PromptParams
+from medtune.model.params import LoraParams, ModelParams, PromptParams
+from medtune.model.shape import Shape, find_shape
 from medtune.run.device import frozen_dtype, set_up
 from medtune.run.params import ComputeParams
+from medtune.train.callbacks import ProgressBar
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.encoding import IGNORED, encode_examples
 from medtune.train.loss import summed_loss
 from medtune.train.params import FinetuneParams
 from medtune.train.trainer import AnswerTrainer
 
-TRAIN = Path("data/prepared/train.jsonl")
 LONG_PROMPT = (
     "You are a careful assistant who answers medical questions for doctors, nurses and students. Answer in "
     "the shortest form that is complete. For organ systems write only their names, joined by a semicolon and "
@@ -47,55 +52,121 @@ LONG_PROMPT = (
 """About a hundred tokens."""
 
 
-class Clock(TrainerCallback):
-    """Real (unpadded) tokens and seconds of every step."""
+LONG_BATCH = 4
+"""Examples of a batch of long ones, for every side: sixteen would take the plain sides over 20 GiB."""
+MOST_STEPS = 1000
+MATMULS = ((1024, 576, 1536), (1024, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048))
 
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.seconds: list[float] = []
+
+class Turns(TrainerCallback):
+    """Trains so many steps whenever it is the side's turn; the last line of `turns` ends the process.
+
+    Reports real (unpadded) tokens, seconds, losses and norms of the gradient, and what `more` adds.
+    """
+
+    def __init__(self, more: Callable[[], dict[str, Any]] = dict) -> None:
+        self._turns = turns()
+        self._more = more
+        self._left = 0
+        self._measured: dict[str, Any] = {}
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note where the step begins."""
+        """Report the turn before, if there was one, and wait for the next."""
+        if not self._left:
+            if self._measured:
+                # Here the step before has been logged, too.
+                report(self._measured | self._more())
+            self._measured = {"tokens": 0, "seconds": 0.0, "losses": [], "gradient_norms": []}
+            asked = next(self._turns, None)
+            if asked is None:
+                sys.exit()
+            self._left = int(asked)
         self._start, self._seen = time.perf_counter(), state.num_input_tokens_seen
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note what it did."""
-        self.seconds.append(time.perf_counter() - self._start)
-        self.tokens.append(state.num_input_tokens_seen - self._seen)
+        """Count the step."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._measured["seconds"] += time.perf_counter() - self._start
+        self._measured["tokens"] += state.num_input_tokens_seen - self._seen
+        self._left -= 1
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Note what the step came to."""
+        if logs and "loss" in logs:
+            self._measured["losses"].append(logs["loss"])
+            self._measured["gradient_norms"].append(logs["grad_norm"])
 
 
-def medtune(steps: int) -> dict[str, Any]:
+class Counted:
+    """What an AnswerTrainer computes, pass by pass."""
+
+    def __init__(self, trainer: AnswerTrainer, shape: Shape, lora: LoraParams) -> None:
+        self._shape, self._lora = shape, lora
+        self._work, self._ran = Work(0, 0, 0), 0
+        trainer.model.register_forward_pre_hook(self._run, with_kwargs=True)
+        compute_loss = trainer.compute_loss
+
+        def counting(model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **options: Any) -> Any:
+            before = self._ran
+            loss = compute_loss(model, inputs, *args, **options)
+            rows, width = inputs["input_ids"].shape
+            # What ran tells whether the trainer shared a beginning, and how long it was.
+            shared = (rows * width - (self._ran - before)) // (rows - 1) if rows > 1 else 0
+            self._work += Work.of(inputs["attention_mask"], inputs["labels"], shared)
+            return loss
+
+        trainer.compute_loss = counting  # type: ignore[method-assign]
+
+    def taken(self) -> dict[str, Any]:
+        """What has been counted since the last time."""
+        work, self._work = self._work, Work(0, 0, 0)
+        flops = training_flops(self._shape, self._lora, work)
+        return {"computed_tokens": work.tokens, "padding": work.padding, "flops": flops}
+
+    def _run(self, _: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        self._ran += inputs["input_ids"].numel()
+
+
+def medtune(texts: str) -> None:
     """The stage as it is."""
-    return _medtune(steps)
+    _medtune(texts)
 
 
-def medtune_float32(steps: int) -> dict[str, Any]:
+def medtune_float32(texts: str) -> None:
     """The stage with a float32 base."""
-    return _medtune(steps, precision="float32")
+    _medtune(texts, precision="float32")
 
 
-def long_prompt(steps: int) -> dict[str, Any]:
+def long_prompt(texts: str) -> None:
     """The stage with a system prompt of about a hundred tokens."""
-    return _medtune(steps, system=LONG_PROMPT)
+    _medtune(texts, system=LONG_PROMPT)
 
 
-def long_prompt_unshared(steps: int) -> dict[str, Any]:
+def long_prompt_unshared(texts: str) -> None:
     """The same without the shared prefix."""
-    return _medtune(steps, system=LONG_PROMPT, change=_unshared)
+    _medtune(texts, system=LONG_PROMPT, change=_unshared)
 
 
-def plain_float32(steps: int) -> dict[str, Any]:
+def plain_float32(texts: str) -> None:
     """The stage's batches through a plain pass: all logits, an attention mask, nothing shared."""
-    return _medtune(steps, precision="float32", change=_plain)
+    _medtune(texts, precision="float32", change=_plain)
 
 
-def notebook(steps: int) -> dict[str, Any]:
+def notebook(texts: str) -> None:
     """The notebook way: transformers' Trainer with its defaults, in float32."""
-    model_params, params = ModelParams.load(), FinetuneParams.load()
+    model_params, params = ModelParams.load(), _params(texts)
     folder = base_folder(model_params)
     tokenizer = load_tokenizer(folder)
 
@@ -106,28 +177,28 @@ def notebook(steps: int) -> dict[str, Any]:
         ids: Any = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
         return {"input_ids": ids, "labels": [IGNORED] * len(prompt) + ids[len(prompt) :]}
 
-    rows = Dataset.from_list([encode(row) for row in _conversations()])
+    rows = Dataset.from_list([encode(row) for row in _conversations(texts)])
     set_seed(params.seed)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), _lora(params))
     with TemporaryDirectory() as output:
         trainer = Trainer(
             model=model,
-            args=TrainingArguments(output_dir=output, **_hyper_parameters(params, steps)),
+            args=TrainingArguments(output_dir=output, **_hyper_parameters(params)),
             train_dataset=rows,
             data_collator=DataCollatorForSeq2Seq(tokenizer),
         )
-        return _timed(trainer)
+        _train(trainer)
 
 
-def trl(steps: int) -> dict[str, Any]:
+def trl(texts: str) -> None:
     """TRL's SFTTrainer with its defaults, which compute in bfloat16 and activations anew."""
-    return _trl(steps, {}, {})
+    _trl(texts, {}, {})
 
 
-def trl_best(steps: int) -> dict[str, Any]:
+def trl_best(texts: str) -> None:
     """TRL's SFTTrainer with the options that are fastest on a CPU (docs/performance.md)."""
-    return _trl(
-        steps,
+    _trl(
+        texts,
         {
             "gradient_checkpointing": False,
             "train_sampling_strategy": "group_by_length",
@@ -137,27 +208,25 @@ def trl_best(steps: int) -> dict[str, Any]:
     )
 
 
-def matmul_peak(_: int) -> dict[str, Any]:
-    """The most bfloat16 FLOP a second that products of matrices of a few shapes reach."""
-    compute = ComputeParams.load()
-    dtype = frozen_dtype("auto", set_up(compute, 0))
-    best = 0.0
-    for rows, inner, columns in [
-        (1024, 576, 1536),
-        (1024, 1536, 576),
-        (1024, 1024, 1024),
-        (2048, 2048, 2048),
-    ]:
-        left, right = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
-        for _ in range(5):
-            left @ right
-        times = 2 * 10**11 // (2 * rows * inner * columns)
-        for _ in range(5):
-            start = time.perf_counter()
-            for _ in range(times):
-                left @ right
-            best = max(best, times * 2 * rows * inner * columns / (time.perf_counter() - start))
-    return {"flops": best}
+def matmul_peak(_: str) -> None:
+    """The most FLOP a second that products of matrices of a few shapes reach, in the dtype of the base."""
+    dtype = frozen_dtype("auto", set_up(ComputeParams.load(), 0))
+    pairs = [
+        (torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype))
+        for rows, inner, columns in MATMULS
+    ]
+    for _asked in turns():
+        report({"flops_per_second": max(_rate(left, right) for left, right in pairs for _try in range(3))})
+
+
+def _rate(left: torch.Tensor, right: torch.Tensor) -> float:
+    """FLOP a second of one product, over some 0.1 seconds."""
+    flops = 2 * left.shape[0] * left.shape[1] * right.shape[1]
+    times = max(1, 4 * 10**10 // flops)
+    start = time.perf_counter()
+    for _ in range(times):
+        left @ right
+    return times * flops / (time.perf_counter() - start)
 
 
 def _unshared(trainer: AnswerTrainer) -> None:
@@ -182,35 +251,28 @@ def _plain(trainer: AnswerTrainer) -> None:
 
 
 def _medtune(
-    steps: int,
+    texts: str,
     *,
     precision: str = "auto",
     system: str | None = None,
     change: Callable[[AnswerTrainer], None] | None = None,
-) -> dict[str, Any]:
+) -> None:
     model_params, prompt = ModelParams.load(), PromptParams.load()
-    compute, params = ComputeParams.load(), FinetuneParams.load()
+    compute, params = ComputeParams.load(), _params(texts)
     if system is not None:
         prompt = prompt.model_copy(update={"system": system})
     device = set_up(compute, params.seed)
     tokenizer = load_tokenizer(base_folder(model_params))
-    rows = encode_examples(read_jsonl(TRAIN), ChatEncoder(tokenizer, prompt), params, TRAIN).rows
+    rows = encode_examples(_examples(texts), ChatEncoder(tokenizer, prompt), params, TRAIN).rows
     params = params.model_copy(
         update={
-            "epochs": steps / -(-len(rows) // params.batch_size),
-            "evaluate_every": steps + 1,
+            "epochs": MOST_STEPS / -(-len(rows) // params.batch_size),
+            "evaluate_every": MOST_STEPS + 1,
             "log_every": 1,
         }
     )
     base = load_model(model_params, compute, frozen_dtype(precision, device), device)
     model = attach_lora(base, params.lora, model_params)
-    computed = 0
-
-    def count(_: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        nonlocal computed
-        computed += inputs["input_ids"].numel()
-
-    model.register_forward_pre_hook(count, with_kwargs=True)
     with TemporaryDirectory() as folder:
         built = AnswerTrainer(
             model,
@@ -223,36 +285,45 @@ def _medtune(
         )
         if change is not None:
             change(built)
-        measured = _timed(built)
-    return measured | {"computed_tokens": computed, "parameters": model.get_nb_trainable_parameters()[1]}
+        _train(built, Counted(built, find_shape(model_params), params.lora).taken)
 
 
-def _trl(steps: int, options: dict[str, Any], load: dict[str, Any]) -> dict[str, Any]:
+def _trl(texts: str, options: dict[str, Any], load: dict[str, Any]) -> None:
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-    params = FinetuneParams.load()
+    params = _params(texts)
     folder = base_folder(ModelParams.load())
     with TemporaryDirectory() as output:
-        arguments = _hyper_parameters(params, steps) | options
+        arguments = _hyper_parameters(params) | {"max_length": params.max_length} | options
         trainer = SFTTrainer(
             model=str(folder),
             args=SFTConfig(output_dir=output, bf16=True, model_init_kwargs=load, **arguments),
-            train_dataset=Dataset.from_list(_conversations()),
+            train_dataset=Dataset.from_list(_conversations(texts)),
             processing_class=load_tokenizer(folder),
             peft_config=_lora(params),
         )
-        return _timed(trainer)
+        _train(trainer)
 
 
-def _timed(trainer: Trainer) -> dict[str, Any]:
-    clock = Clock()
-    trainer.add_callback(clock)
+def _train(trainer: Trainer, more: Callable[[], dict[str, Any]] = dict) -> None:
+    for callback in (PrinterCallback, ProgressBar):
+        trainer.remove_callback(callback)
+    trainer.add_callback(Turns(more))
     trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"tokens": clock.tokens, "seconds": clock.seconds, "losses": losses}
 
 
-def _conversations() -> list[dict[str, Any]]:
+def _params(texts: str) -> FinetuneParams:
+    """Those of params.yaml; of long texts fewer are in a batch."""
+    params = FinetuneParams.load()
+    longer = {"max_length": 2 * params.max_length, "batch_size": LONG_BATCH}
+    return params.model_copy(update=longer) if texts == LONG else params
+
+
+def _examples(texts: str) -> list[Example]:
+    return long_examples() if texts == LONG else read_jsonl(TRAIN)
+
+
+def _conversations(texts: str) -> list[dict[str, Any]]:
     system = {"role": "system", "content": PromptParams.load().system.strip()}
     return [
         {
@@ -263,7 +334,7 @@ def _conversations() -> list[dict[str, Any]]:
             ],
             "completion": [{"role": "assistant", "content": example.answer}],
         }
-        for example in read_jsonl(TRAIN)
+        for example in _examples(texts)
     ]
 
 
@@ -277,10 +348,10 @@ def _lora(params: FinetuneParams) -> LoraConfig:
     )
 
 
-def _hyper_parameters(params: FinetuneParams, steps: int) -> dict[str, Any]:
+def _hyper_parameters(params: FinetuneParams) -> dict[str, Any]:
     return {
         "seed": params.seed,
-        "max_steps": steps,
+        "max_steps": MOST_STEPS,
         "per_device_train_batch_size": params.batch_size,
         "learning_rate": params.learning_rate,
         "lr_scheduler_type": params.schedule,
@@ -296,7 +367,7 @@ def _hyper_parameters(params: FinetuneParams, steps: int) -> dict[str, Any]:
     }
 
 
-SIDES: dict[str, Callable[[int], dict[str, Any]]] = {
+SIDES: dict[str, Callable[[str], None]] = {
     side.__name__: side
     for side in (
         medtune,
@@ -312,4 +383,5 @@ SIDES: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 if __name__ == "__main__":
+    disable_progress_bars()
     run_asked(SIDES)
