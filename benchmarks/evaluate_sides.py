@@ -36,10 +36,7 @@ class Products:
 
     def __init__(self, model: nn.Module) -> None:
         self._passes: Counter[tuple[int, int]] = Counter()
-        self._head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-        self._layers = [
-            one for one in model.modules() if isinstance(one, nn.Linear) and one is not self._head
-        ]
+        *self._layers, self._head = [one for one in model.modules() if isinstance(one, nn.Linear)]
         self._rows = 0
         self._layers[0].register_forward_pre_hook(self._enter)
         self._head.register_forward_pre_hook(self._leave)
@@ -54,7 +51,7 @@ class Products:
         with torch.inference_mode():
             for (rows, positions), times in sorted(self._passes.items()):
                 inputs = {size: torch.randn(rows, size) for size in {one.in_features for one in self._layers}}
-                last = torch.randn(positions, self._head.weight.shape[1])
+                last = torch.randn(positions, self._head.in_features)
                 start = time.perf_counter()
                 for _ in range(times):
                     for layer in self._layers:

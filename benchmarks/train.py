@@ -71,8 +71,8 @@ def main() -> None:
     )
     share = shares(found[0])
     print(
-        f"Products reach {peaks(found[0]).shown(0)} GFLOP/s, and training {share.shown()} of that, counting what\n"
-        f"has to be computed (benchmarks/flops.py). Of all tokens that ran {padding(found[0]):.0%} were padding.\n"
+        f"Products reach {peaks(found[0]).shown(0)} GFLOP/s, and training {share.shown()} of that, counting\n"
+        f"what has to be computed (benchmarks/flops.py). {padding(found[0]):.0%} of the tokens were padding.\n"
     )
     gaps = {name: loss_gap(group) for group in found for name in group if name == "plain_float32"}
     print(json.dumps(summary(found, compared, share) | {"max_loss_gap": gaps.get("plain_float32")}))

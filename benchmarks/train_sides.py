@@ -1,6 +1,5 @@
 """The sides of `benchmarks.train`: the same model, data and hyper-parameters, trained in different ways."""
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +15,21 @@ from transformers import (
     AutoModelForCausalLM,
     DataCollatorForSeq2Seq,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_callback import PrinterCallback
 
-from benchmarks.flops import Work, training_flops
 from benchmarks.side import report, run_asked, turns
 from benchmarks.texts import LONG, TRAIN, long_examples
+from benchmarks.turns import Counted, train_in_turns
 from medtune.core.examples import Example, read_jsonl
 from medtune.model.adapter import attach_lora
 from medtune.model.base import base_folder, load_model, load_tokenizer
 from medtune.model.chat import ChatEncoder
-from medtune.model.params import LoraParams, ModelParams, PromptParams
-from medtune.model.shape import Shape, find_shape
+from medtune.model.params import ModelParams, PromptParams
+from medtune.model.shape import find_shape
 from medtune.run.device import frozen_dtype, set_up
 from medtune.run.params import ComputeParams
-from medtune.train.callbacks import ProgressBar
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.encoding import IGNORED, encode_examples
 from medtune.train.loss import summed_loss
@@ -56,87 +50,6 @@ LONG_BATCH = 4
 """Examples of a batch of long ones, for every side: sixteen would take the plain sides over 20 GiB."""
 MOST_STEPS = 1000
 MATMULS = ((1024, 576, 1536), (1024, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048))
-
-
-class Turns(TrainerCallback):
-    """Trains so many steps whenever it is the side's turn; the last line of `turns` ends the process.
-
-    Reports real (unpadded) tokens, seconds, losses and norms of the gradient, and what `more` adds.
-    """
-
-    def __init__(self, more: Callable[[], dict[str, Any]] = dict) -> None:
-        self._turns = turns()
-        self._more = more
-        self._left = 0
-        self._measured: dict[str, Any] = {}
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Report the turn before, if there was one, and wait for the next."""
-        if not self._left:
-            if self._measured:
-                # Here the step before has been logged, too.
-                report(self._measured | self._more())
-            self._measured = {"tokens": 0, "seconds": 0.0, "losses": [], "gradient_norms": []}
-            asked = next(self._turns, None)
-            if asked is None:
-                sys.exit()
-            self._left = int(asked)
-        self._start, self._seen = time.perf_counter(), state.num_input_tokens_seen
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Count the step."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self._measured["seconds"] += time.perf_counter() - self._start
-        self._measured["tokens"] += state.num_input_tokens_seen - self._seen
-        self._left -= 1
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Note what the step came to."""
-        if logs and "loss" in logs:
-            self._measured["losses"].append(logs["loss"])
-            self._measured["gradient_norms"].append(logs["grad_norm"])
-
-
-class Counted:
-    """What an AnswerTrainer computes, pass by pass."""
-
-    def __init__(self, trainer: AnswerTrainer, shape: Shape, lora: LoraParams) -> None:
-        self._shape, self._lora = shape, lora
-        self._work, self._ran = Work(0, 0, 0), 0
-        trainer.model.register_forward_pre_hook(self._run, with_kwargs=True)
-        compute_loss = trainer.compute_loss
-
-        def counting(model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **options: Any) -> Any:
-            before = self._ran
-            loss = compute_loss(model, inputs, *args, **options)
-            rows, width = inputs["input_ids"].shape
-            # What ran tells whether the trainer shared a beginning, and how long it was.
-            shared = (rows * width - (self._ran - before)) // (rows - 1) if rows > 1 else 0
-            self._work += Work.of(inputs["attention_mask"], inputs["labels"], shared)
-            return loss
-
-        trainer.compute_loss = counting  # type: ignore[method-assign]
-
-    def taken(self) -> dict[str, Any]:
-        """What has been counted since the last time."""
-        work, self._work = self._work, Work(0, 0, 0)
-        flops = training_flops(self._shape, self._lora, work)
-        return {"computed_tokens": work.tokens, "padding": work.padding, "flops": flops}
-
-    def _run(self, _: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        self._ran += inputs["input_ids"].numel()
 
 
 def medtune(texts: str) -> None:
@@ -187,7 +100,7 @@ def notebook(texts: str) -> None:
             train_dataset=rows,
             data_collator=DataCollatorForSeq2Seq(tokenizer),
         )
-        _train(trainer)
+        train_in_turns(trainer)
 
 
 def trl(texts: str) -> None:
@@ -285,7 +198,7 @@ def _medtune(
         )
         if change is not None:
             change(built)
-        _train(built, Counted(built, find_shape(model_params), params.lora).taken)
+        train_in_turns(built, Counted(built, find_shape(model_params), params.lora).taken)
 
 
 def _trl(texts: str, options: dict[str, Any], load: dict[str, Any]) -> None:
@@ -302,14 +215,7 @@ def _trl(texts: str, options: dict[str, Any], load: dict[str, Any]) -> None:
             processing_class=load_tokenizer(folder),
             peft_config=_lora(params),
         )
-        _train(trainer)
-
-
-def _train(trainer: Trainer, more: Callable[[], dict[str, Any]] = dict) -> None:
-    for callback in (PrinterCallback, ProgressBar):
-        trainer.remove_callback(callback)
-    trainer.add_callback(Turns(more))
-    trainer.train()
+        train_in_turns(trainer)
 
 
 def _params(texts: str) -> FinetuneParams:
