@@ -1,6 +1,6 @@
 """How fast the stage trains beside what a user would pick instead, and whether the losses are the same.
 
-    python -m benchmarks.train [--long] [--rounds 4] [--quick]
+    python -m benchmarks.train [--long] [--rounds 4] [--quick] [--against trl notebook]
 
 Every side has the same model, data and hyper-parameters (params.yaml) and runs in a process of its own. The
 sides of a group take turns of a few steps, and are compared turn by turn; the first turn warms up and does
@@ -49,15 +49,19 @@ COMPARED = {
     "shared_prefix": ("long_prompt", "long_prompt_unshared"),
 }
 
+OTHERS = [theirs for _, theirs in COMPARED.values()]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training, side by side.")
     parser.add_argument("--long", action="store_true", help="texts of 300 to 700 tokens")
+    parser.add_argument("--against", nargs="+", choices=OTHERS, default=OTHERS, help="these sides only")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side that count")
     parser.add_argument("--quick", action="store_true", help="two rounds")
     arguments = parser.parse_args()
     texts, rounds = LONG if arguments.long else SHORT, 2 if arguments.quick else arguments.rounds
-    found = [take_turns(group, texts, rounds) for group in (LONG_GROUPS if arguments.long else SHORT_GROUPS)]
+    groups = chosen(LONG_GROUPS if arguments.long else SHORT_GROUPS, arguments.against)
+    found = [take_turns(group, texts, rounds) for group in groups]
     compared = {
         name: ratios(speeds(group[ours]), speeds(group[theirs]))
         for name, (ours, theirs) in COMPARED.items()
@@ -72,10 +76,18 @@ def main() -> None:
     share = shares(found[0])
     print(
         f"Products reach {peaks(found[0]).shown(0)} GFLOP/s, and training {share.shown()} of that, counting\n"
-        f"what has to be computed (benchmarks/flops.py). {padding(found[0]):.0%} of the tokens were padding.\n"
+        f"what has to be computed (benchmarks/flops.py). {padding(found[0]):.0%} of the tokens are padding.\n"
     )
     gaps = {name: loss_gap(group) for group in found for name in group if name == "plain_float32"}
     print(json.dumps(summary(found, compared, share) | {"max_loss_gap": gaps.get("plain_float32")}))
+
+
+def chosen(groups: Sequence[Mapping[str, int]], against: Sequence[str]) -> list[dict[str, int]]:
+    """The groups without the sides that nobody asked for; the first has the peak, and stays."""
+    left = [
+        {name: n for name, n in group.items() if name not in OTHERS or name in against} for group in groups
+    ]
+    return [group for number, group in enumerate(left) if number == 0 or set(group) & set(OTHERS)]
 
 
 def take_turns(group: Mapping[str, int], texts: str, rounds: int) -> Turns:

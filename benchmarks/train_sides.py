@@ -1,6 +1,5 @@
 """The sides of `benchmarks.train`: the same model, data and hyper-parameters, trained in different ways."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from transformers import (
 
 from benchmarks.side import report, run_asked, turns
 from benchmarks.texts import LONG, TRAIN, long_examples
-from benchmarks.turns import Counted, train_in_turns
+from benchmarks.turns import Counted, flops_per_second, train_in_turns
 from medtune.core.examples import Example, read_jsonl
 from medtune.model.adapter import attach_lora
 from medtune.model.base import base_folder, load_model, load_tokenizer
@@ -123,23 +122,10 @@ def trl_best(texts: str) -> None:
 
 def matmul_peak(_: str) -> None:
     """The most FLOP a second that products of matrices of a few shapes reach, in the dtype of the base."""
-    dtype = frozen_dtype("auto", set_up(ComputeParams.load(), 0))
-    pairs = [
-        (torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype))
-        for rows, inner, columns in MATMULS
-    ]
+    device = set_up(ComputeParams.load(), 0)
+    dtype = frozen_dtype("auto", device)
     for _asked in turns():
-        report({"flops_per_second": max(_rate(left, right) for left, right in pairs for _try in range(3))})
-
-
-def _rate(left: torch.Tensor, right: torch.Tensor) -> float:
-    """FLOP a second of one product, over some 0.1 seconds."""
-    flops = 2 * left.shape[0] * left.shape[1] * right.shape[1]
-    times = max(1, 4 * 10**10 // flops)
-    start = time.perf_counter()
-    for _ in range(times):
-        left @ right
-    return times * flops / (time.perf_counter() - start)
+        report({"flops_per_second": flops_per_second(MATMULS, dtype, device)})
 
 
 def _unshared(trainer: AnswerTrainer) -> None:

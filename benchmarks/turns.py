@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -106,3 +106,34 @@ class Counted:
 
     def _run(self, _: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
         self._ran += inputs["input_ids"].numel()
+
+
+def flops_per_second(
+    sizes: Sequence[tuple[int, int, int]], dtype: torch.dtype, device: torch.device
+) -> float:
+    """The most that products of (rows x inner) and (inner x columns) matrices reach over a tenth of a second."""
+    best = 0.0
+    for rows, inner, columns in sizes:
+        left = torch.randn(rows, inner, dtype=dtype, device=device)
+        right = torch.randn(inner, columns, dtype=dtype, device=device)
+        flops = 2 * rows * inner * columns
+        times = max(1, (4 * 10**10 if device.type == "cpu" else 4 * 10**13) // flops)
+        for _ in range(3):
+            best = max(best, times * flops / _seconds(left, right, times))
+    return best
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor, times: int) -> float:
+    """How long a product takes, so many times; the first one on a GPU warms up beforehand."""
+    left @ right
+    _wait(left.device)
+    start = time.perf_counter()
+    for _ in range(times):
+        left @ right
+    _wait(left.device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
