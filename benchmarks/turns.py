@@ -111,7 +111,7 @@ class Counted:
 def flops_per_second(
     sizes: Sequence[tuple[int, int, int]], dtype: torch.dtype, device: torch.device
 ) -> float:
-    """The most that products of (rows x inner) and (inner x columns) matrices reach over a tenth of a second."""
+    """The most that products of matrices reach; a size is rows, what is summed over, and columns."""
     best = 0.0
     for rows, inner, columns in sizes:
         left = torch.randn(rows, inner, dtype=dtype, device=device)
