@@ -21,7 +21,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Else python3 would be that of the old .venv.
 $(INTERPRETER) install-hashed: PATH := $(OUTER_PATH)
 
-.PHONY: install install-hashed hashes params repro test faults bench-train bench-evaluate bench-prepare bench-pipeline lint format
+.PHONY: install install-hashed hashes params repro test faults \
+  bench-train bench-evaluate bench-attention bench-gpu bench-prepare bench-pipeline lint format
 
 repro: install
 	dvc repro
@@ -34,7 +35,7 @@ test: install $(DEVELOPMENT)
 faults: install $(DEVELOPMENT)
 	python -m tests.faults
 
-# make bench-train ARGS=--quick: fewer steps
+# make bench-train ARGS=--long: texts of 300 to 700 tokens; ARGS=--quick: fewer turns. bench-evaluate too.
 bench-train: install $(DEVELOPMENT)
 	dvc repro --quiet prepare
 	python -m benchmarks.train $(ARGS)
@@ -42,6 +43,14 @@ bench-train: install $(DEVELOPMENT)
 bench-evaluate: install $(DEVELOPMENT)
 	dvc repro --quiet prepare
 	python -m benchmarks.evaluate $(ARGS)
+
+# make bench-attention ARGS=--passes: values of finetune.tokens_per_pass instead
+bench-attention: install $(DEVELOPMENT)
+	python -m benchmarks.attention $(ARGS)
+
+# Without the development's packages, TRL among them: it is left out where it is not installed.
+bench-gpu: install
+	python -m benchmarks.gpu $(ARGS)
 
 # make bench-prepare ARGS="--rows 10000"
 bench-prepare: install $(DEVELOPMENT)

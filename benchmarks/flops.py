@@ -1,10 +1,10 @@
-"""How many operations a training step or an answer needs: floating point, a multiplication and an addition
-each.
+"""How many operations of floating point a training step or an answer needs.
 
 Counted is what has to be computed: tokens that are real, a beginning that the rows of a pass share once, of
 the attention scores those that the causal mask lets a token see, of the output head the positions with a
 label. Padding, scores that are hidden, norms and the softmax are not counted, nor is anything computed
-twice. So the share of a machine's peak says what of it does useful work, and cannot exceed 100%.
+twice. So the share of a machine's peak says what of it does useful work, and cannot exceed 100%. A multiplication
+and its addition are two operations.
 
 The backward pass of a frozen layer has one product, for the gradient of its input; that of an adapter's two
 matrices and of the attention has two each. Before the first layer nothing is trained: its projections of
@@ -57,14 +57,16 @@ class Work:
 
 def training_flops(shape: Shape, lora: LoraParams, work: Work) -> int:
     """Operations of a forward and a backward pass of a LoRA without dropout, DoRA and checkpointing."""
+    first = min(lora.layers or [0])
     linears = sum(
-        _linear_flops(name, sizes, layer, lora)
+        _linear_flops(name, sizes, layer, first, lora)
         for layer in range(shape.layers)
         for name, sizes in shape.linears.items()
     )
     head = 2 * 2 * shape.hidden * shape.vocabulary
     # Scores and weighted values forward, and the gradients of both factors of each.
-    attention = 3 * 2 * 2 * shape.layers * shape.heads * shape.head_dim
+    products = first + 3 * (shape.layers - first)
+    attention = 2 * 2 * products * shape.heads * shape.head_dim
     return work.tokens * linears + work.labels * head + work.pairs * attention
 
 
@@ -73,10 +75,10 @@ def forward_flops(shape: Shape, tokens: int, logits: int) -> int:
     return 2 * (tokens * shape.linear_parameters + logits * shape.hidden * shape.vocabulary)
 
 
-def _linear_flops(name: str, sizes: tuple[int, int], layer: int, lora: LoraParams) -> int:
-    """Of a linear layer for one token, forward and backward."""
+def _linear_flops(name: str, sizes: tuple[int, int], layer: int, first: int, lora: LoraParams) -> int:
+    """Of a linear layer for one token, forward and backward; `first` is the first layer that is trained."""
     inputs, outputs = sizes
-    needs_gradient = layer > 0 or name not in INTO_THE_FIRST
+    needs_gradient = layer > first or (layer == first and name not in INTO_THE_FIRST)
     frozen = 2 * inputs * outputs * (2 if needs_gradient else 1)
     named = lora.target_modules == "all-linear" or any(is_named(name, one) for one in lora.target_modules)
     if not named or (lora.layers is not None and layer not in lora.layers):

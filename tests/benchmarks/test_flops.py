@@ -21,7 +21,7 @@ def lora(**changes: object) -> LoraParams:
     return LoraParams.model_validate(fields | {"layers": None, "rslora": False, "dora": False} | changes)
 
 
-@pytest.mark.parametrize("changes", [{}, {"target_modules": ["q_proj", "down_proj"]}, {"layers": [1]}])
+@pytest.mark.parametrize("changes", [{}, {"layers": [1]}, {"r": 1}])
 def test_a_step_is_what_pytorch_counts(tiny_llama: LlamaForCausalLM, changes: dict[str, object]) -> None:
     adapter = lora(**changes)
     model = attach_lora(tiny_llama, adapter, ModelParams(source="./base", license="mit")).train()
