@@ -1,6 +1,6 @@
 """How fast questions are answered beside the plain ways, and whether the answers are the same.
 
-    python -m benchmarks.evaluate [--long] [--rounds 3] [--questions 128] [--quick]
+    python -m benchmarks.evaluate [--long] [--rounds 3] [--questions 128] [--quick] [--cpu-time]
 
 The untuned base model in float32 gets questions of data/prepared/test.jsonl, with `--long` some of 300 to
 700 tokens (benchmarks/texts.py). Sides run in processes of their own and take turns: medtune answers all
@@ -34,18 +34,21 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="questions of 300 to 700 tokens")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, help="128 by default, 32 of the long ones")
+    parser.add_argument("--cpu-time", action="store_true", help="by the processor, on one thread")
     parser.add_argument("--quick", action="store_true", help="two rounds of 32 questions")
     arguments = parser.parse_args()
     texts, rounds = LONG if arguments.long else SHORT, 2 if arguments.quick else arguments.rounds
     count = arguments.questions or (32 if arguments.quick or arguments.long else 128)
-    answered, chosen = answers(texts, count, rounds), choices(texts, count // CHOICES, rounds)
+    by_processor = arguments.cpu_time
+    answered = answers(texts, count, rounds, cpu_time=by_processor)
+    chosen = choices(texts, count // CHOICES, rounds, cpu_time=by_processor)
     print_tables(answered, chosen)
     print(json.dumps(summary(answered, chosen) | {"rounds": rounds, "questions": count}))
 
 
-def answers(texts: str, count: int, rounds: int) -> dict[str, Turns]:
+def answers(texts: str, count: int, rounds: int, *, cpu_time: bool) -> dict[str, Turns]:
     """What the sides report that answer in words; `products` are those of medtune's turn."""
-    with side.running(MODULE, ["batched", "one_at_a_time"], texts, str(count)) as sides:
+    with side.running(MODULE, ["batched", "one_at_a_time"], texts, str(count), cpu_time=cpu_time) as sides:
         batched, single = sides["batched"], Few(sides["one_at_a_time"], count)
         batched.turn("0:2"), sides["one_at_a_time"].turn("0:1")
         found: dict[str, list[dict[str, Any]]] = {"batched": [], "products": [], "one_at_a_time": []}
@@ -60,9 +63,11 @@ def answers(texts: str, count: int, rounds: int) -> dict[str, Turns]:
     return dict(found)
 
 
-def choices(texts: str, count: int, rounds: int) -> dict[str, Turns]:
+def choices(texts: str, count: int, rounds: int, *, cpu_time: bool) -> dict[str, Turns]:
     """What the sides report that score choices."""
-    with side.running(MODULE, ["choices", "forward_per_choice"], texts, str(count)) as sides:
+    with side.running(
+        MODULE, ["choices", "forward_per_choice"], texts, str(count), cpu_time=cpu_time
+    ) as sides:
         ours, theirs = sides["choices"], Few(sides["forward_per_choice"], count)
         ours.turn("0:2"), sides["forward_per_choice"].turn("0:1")
         return dict(in_turns({"choices": lambda: ours.turn("::"), "forward_per_choice": theirs.turn}, rounds))

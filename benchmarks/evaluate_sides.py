@@ -4,7 +4,6 @@ A side is asked for some of its questions, `START:STOP:STEP` of them in order of
 """
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,8 +15,9 @@ from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM
 
 from benchmarks.flops import forward_flops
-from benchmarks.side import report, run_asked, turns
+from benchmarks.side import clock, report, run_asked, turns
 from benchmarks.texts import LONG, TEST, long_examples
+from benchmarks.turns import compute_params
 from medtune.answer.answerer import Answerer
 from medtune.answer.params import AnswerParams, Settings
 from medtune.core.examples import Example, read_jsonl
@@ -52,12 +52,12 @@ class Products:
             for (rows, positions), times in sorted(self._passes.items()):
                 inputs = {size: torch.randn(rows, size) for size in {one.in_features for one in self._layers}}
                 last = torch.randn(positions, self._head.in_features)
-                start = time.perf_counter()
+                start = clock()
                 for _ in range(times):
                     for layer in self._layers:
                         linear(inputs[layer.in_features], layer.weight)
                     linear(last, self._head.weight)
-                taken += time.perf_counter() - start
+                taken += clock() - start
         return taken
 
     def flops(self, shape: Shape) -> int:
@@ -86,9 +86,9 @@ def batched(texts: str, count: str) -> None:
             continue
         examples = questions[_chosen(asked)]
         products.forget()
-        start = time.perf_counter()
+        start = clock()
         answers = answerer.answer(examples)
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         tokens = sum(answer.tokens + (not answer.truncated) for answer in answers)
         report(
             {
@@ -119,9 +119,9 @@ def one_at_a_time(texts: str, count: str) -> None:
 
     for asked in turns():
         examples = questions[_chosen(asked)]
-        start = time.perf_counter()
+        start = clock()
         outputs = [answer(example) for example in examples]
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         decoded = [tokenizer.decode(output, skip_special_tokens=True).strip() for output in outputs]
         report(
             {
@@ -139,9 +139,9 @@ def choices(texts: str, count: str) -> None:
     questions = _with_choices(_questions(texts, int(count)))
     for asked in turns():
         examples = questions[_chosen(asked)]
-        start = time.perf_counter()
+        start = clock()
         answers = answerer.answer(examples)
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         sums = [
             [
                 text + end
@@ -169,9 +169,9 @@ def forward_per_choice(texts: str, count: str) -> None:
 
     for asked in turns():
         examples = questions[_chosen(asked)]
-        start = time.perf_counter()
+        start = clock()
         sums = [score(example) for example in examples]
-        report(_scored(examples, sums, time.perf_counter() - start))
+        report(_scored(examples, sums, clock() - start))
 
 
 def _scored(examples: Sequence[Example], sums: Sequence[Sequence[float]], seconds: float) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _needed(answerer: Answerer, examples: Sequence[Example], tokens: int, shape:
 
 def _settings(texts: str) -> Settings:
     """Those of params.yaml; long questions are answered at length, without a quantised base."""
-    settings = Settings.load()
+    settings = replace(Settings.load(), compute=compute_params())
     if texts != LONG:
         return settings
     return replace(settings, answer=settings.answer.model_copy(update={"max_new_tokens": LONG_ANSWER}))

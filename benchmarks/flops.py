@@ -3,8 +3,8 @@
 Counted is what has to be computed: tokens that are real, a beginning that the rows of a pass share once, of
 the attention scores those that the causal mask lets a token see, of the output head the positions with a
 label. Padding, scores that are hidden, norms and the softmax are not counted, nor is anything computed
-twice. So the share of a machine's peak says what of it does useful work, and cannot exceed 100%. A multiplication
-and its addition are two operations.
+twice. So the share of a machine's peak says what of it does useful work, and cannot exceed 100%. A
+multiplication and its addition are two operations.
 
 The backward pass of a frozen layer has one product, for the gradient of its input; that of an adapter's two
 matrices and of the attention has two each. Before the first layer nothing is trained: its projections of

@@ -6,19 +6,25 @@ measured.
     with running("benchmarks.train_sides", ["medtune", "trl"]) as sides:
         found = in_turns({name: side.turn for name, side in sides.items()}, rounds=5)
 
-A module of sides ends with `run_asked(SIDES)`. A side gets the arguments it was started with, as text, and
-goes through `turns()`, with a `report` for each.
+With `cpu_time` sides take one thread, and `clock` counts the seconds that the processor worked: on a machine
+that others use those of the wall say little, and threads wait for one another. A module of sides ends with
+`run_asked(SIDES)`. A side gets the arguments it was started with, as text, and goes through `turns()`, with
+a `report` for each.
 """
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from medtune.core.outputs import resident_peak
 
+CPU_TIME = "MEDTUNE_BENCH_CPU_TIME"
+"""Set in the environment of sides that are to be timed by the processor."""
 _REPORTS = sys.stdout
 """Where reports go; while a side runs, whatever libraries print goes to standard error."""
 
@@ -26,13 +32,15 @@ _REPORTS = sys.stdout
 class Side:
     """A process that waits for its turn."""
 
-    def __init__(self, module: str, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, module: str, name: str, arguments: Sequence[str], *, cpu_time: bool = False) -> None:
         self._name = name
+        environment = os.environ | ({CPU_TIME: "1", "OMP_NUM_THREADS": "1"} if cpu_time else {})
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", module, name, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment,
         )
 
     def turn(self, asked: str = "") -> dict[str, Any]:
@@ -42,9 +50,12 @@ class Side:
         try:
             self._process.stdin.write(f"{asked}\n")
             self._process.stdin.flush()
-            return dict(json.loads(self._process.stdout.readline()))
+            measured: dict[str, Any] = json.loads(self._process.stdout.readline())
         except (OSError, ValueError):
             sys.exit(f"{self._name} ended before its turn did; what it said stands above")
+        if "seconds" in measured:
+            print(f"  {self._name}: {measured['seconds']:.1f} s", file=sys.stderr, flush=True)
+        return measured
 
     def end(self) -> None:
         """Let the process end, and wait until its memory is free."""
@@ -52,13 +63,15 @@ class Side:
 
 
 @contextmanager
-def running(module: str, names: Sequence[str], *arguments: str) -> Iterator[dict[str, Side]]:
+def running(
+    module: str, names: Sequence[str], *arguments: str, cpu_time: bool = False
+) -> Iterator[dict[str, Side]]:
     """Sides of a module, each with the same arguments."""
     print(f"{', '.join(names)} ...", file=sys.stderr, flush=True)
     with ExitStack() as stack:
         sides = {}
         for name in names:
-            sides[name] = Side(module, name, arguments)
+            sides[name] = Side(module, name, arguments, cpu_time=cpu_time)
             stack.callback(sides[name].end)
         yield sides
 
@@ -74,6 +87,16 @@ def turns() -> Iterator[str]:
     """What a side is asked for, turn by turn."""
     for line in sys.stdin:
         yield line.strip()
+
+
+def clock() -> float:
+    """Seconds: of the wall, or of this process's one thread if that was asked for."""
+    return time.process_time() if by_the_processor() else time.perf_counter()
+
+
+def by_the_processor() -> bool:
+    """Whether this side is to take one thread and to count what the processor worked."""
+    return CPU_TIME in os.environ
 
 
 def report(measured: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """How fast the stage trains beside what a user would pick instead, and whether the losses are the same.
 
-    python -m benchmarks.train [--long] [--rounds 4] [--quick] [--against trl notebook]
+    python -m benchmarks.train [--long] [--rounds 4] [--quick] [--against trl notebook] [--cpu-time]
 
 Every side has the same model, data and hyper-parameters (params.yaml) and runs in a process of its own. The
 sides of a group take turns of a few steps, and are compared turn by turn; the first turn warms up and does
@@ -57,11 +57,12 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="texts of 300 to 700 tokens")
     parser.add_argument("--against", nargs="+", choices=OTHERS, default=OTHERS, help="these sides only")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side that count")
+    parser.add_argument("--cpu-time", action="store_true", help="by the processor, on one thread")
     parser.add_argument("--quick", action="store_true", help="two rounds")
     arguments = parser.parse_args()
     texts, rounds = LONG if arguments.long else SHORT, 2 if arguments.quick else arguments.rounds
     groups = chosen(LONG_GROUPS if arguments.long else SHORT_GROUPS, arguments.against)
-    found = [take_turns(group, texts, rounds) for group in groups]
+    found = [take_turns(group, texts, rounds, cpu_time=arguments.cpu_time) for group in groups]
     compared = {
         name: ratios(speeds(group[ours]), speeds(group[theirs]))
         for name, (ours, theirs) in COMPARED.items()
@@ -90,9 +91,9 @@ def chosen(groups: Sequence[Mapping[str, int]], against: Sequence[str]) -> list[
     return [group for number, group in enumerate(left) if number == 0 or set(group) & set(OTHERS)]
 
 
-def take_turns(group: Mapping[str, int], texts: str, rounds: int) -> Turns:
+def take_turns(group: Mapping[str, int], texts: str, rounds: int, *, cpu_time: bool = False) -> Turns:
     """What the sides of a group report, each with its steps a turn."""
-    with side.running("benchmarks.train_sides", list(group), texts) as sides:
+    with side.running("benchmarks.train_sides", list(group), texts, cpu_time=cpu_time) as sides:
         turns = {name: lambda name=name: sides[name].turn(str(group[name])) for name in group}
         return in_turns(turns, 1 + rounds)
 

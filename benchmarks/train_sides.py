@@ -20,7 +20,7 @@ from transformers import (
 
 from benchmarks.side import report, run_asked, turns
 from benchmarks.texts import LONG, TRAIN, long_examples
-from benchmarks.turns import Counted, flops_per_second, train_in_turns
+from benchmarks.turns import Counted, compute_params, flops_per_second, train_in_turns
 from medtune.core.examples import Example, read_jsonl
 from medtune.model.adapter import attach_lora
 from medtune.model.base import base_folder, load_model, load_tokenizer
@@ -28,7 +28,6 @@ from medtune.model.chat import ChatEncoder
 from medtune.model.params import ModelParams, PromptParams
 from medtune.model.shape import find_shape
 from medtune.run.device import frozen_dtype, set_up
-from medtune.run.params import ComputeParams
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.encoding import IGNORED, encode_examples
 from medtune.train.loss import summed_loss
@@ -122,7 +121,7 @@ def trl_best(texts: str) -> None:
 
 def matmul_peak(_: str) -> None:
     """The most FLOP a second that products of matrices of a few shapes reach, in the dtype of the base."""
-    device = set_up(ComputeParams.load(), 0)
+    device = set_up(compute_params(), 0)
     dtype = frozen_dtype("auto", device)
     for _asked in turns():
         report({"flops_per_second": flops_per_second(MATMULS, dtype, device)})
@@ -157,7 +156,7 @@ def _medtune(
     change: Callable[[AnswerTrainer], None] | None = None,
 ) -> None:
     model_params, prompt = ModelParams.load(), PromptParams.load()
-    compute, params = ComputeParams.load(), _params(texts)
+    compute, params = compute_params(), _params(texts)
     if system is not None:
         prompt = prompt.model_copy(update={"system": system})
     device = set_up(compute, params.seed)

@@ -1,7 +1,6 @@
 """A Trainer that trains when it is its turn, and what is counted meanwhile."""
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,11 +10,18 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.flops import Work, training_flops
-from benchmarks.side import report, turns
+from benchmarks.side import by_the_processor, clock, report, turns
 from medtune.model.params import LoraParams
 from medtune.model.shape import Shape
+from medtune.run.params import ComputeParams
 from medtune.train.callbacks import ProgressBar
 from medtune.train.trainer import AnswerTrainer
+
+
+def compute_params() -> ComputeParams:
+    """Those of params.yaml, on one thread if the processor is to tell the time."""
+    compute = ComputeParams.load()
+    return compute.model_copy(update={"threads": 1}) if by_the_processor() else compute
 
 
 def train_in_turns(trainer: Trainer, more: Callable[[], dict[str, Any]] = dict) -> None:
@@ -51,7 +57,7 @@ class Turns(TrainerCallback):
             if asked is None:
                 sys.exit()
             self._left = int(asked)
-        self._start, self._seen = time.perf_counter(), state.num_input_tokens_seen
+        self._start, self._seen = clock(), state.num_input_tokens_seen
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -60,7 +66,7 @@ class Turns(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             self._measured["device_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        self._measured["seconds"] += time.perf_counter() - self._start
+        self._measured["seconds"] += clock() - self._start
         self._measured["tokens"] += state.num_input_tokens_seen - self._seen
         self._left -= 1
 
@@ -127,11 +133,11 @@ def _seconds(left: torch.Tensor, right: torch.Tensor, times: int) -> float:
     """How long a product takes, so many times; the first one on a GPU warms up beforehand."""
     left @ right
     _wait(left.device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(times):
         left @ right
     _wait(left.device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _wait(device: torch.device) -> None:
