@@ -41,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--base", action="store_true", help="ask the untuned model instead")
     which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
     ask.set_defaults(call=_ask)
+    chat = commands.add_parser("chat", help="a conversation with the adapter, answers as they come")
+    chat.add_argument("--context", type=Path, metavar="FILE", help="a text shown before the first question")
+    which = chat.add_mutually_exclusive_group()
+    which.add_argument("--base", action="store_true", help="talk to the untuned model instead")
+    which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
+    chat.set_defaults(call=_chat)
     add = commands.add_parser("add", help="a file of questions: tracked by DVC, named in params.yaml")
     add.add_argument(
         "files", nargs="*", metavar="FILE", help="or a pattern (default: what params.yaml names)"
@@ -132,6 +138,12 @@ def _ask(arguments: argparse.Namespace) -> None:
     print(answer.text)
     if answer.truncated:
         print(f"cut off at {answer.tokens} tokens (answer.max_new_tokens in params.yaml)", file=sys.stderr)
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    from medtune.commands.chat import chat
+
+    chat(None if arguments.base else arguments.adapter, arguments.context)
 
 
 def _add(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,11 @@ def one_line(text: str, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else f"{line[: most - 1]}…"
 
 
+def without_control(text: str) -> str:
+    """A text as it is, in its lines, less what moves a cursor or turns the direction."""
+    return "\n".join(_CONTROL.sub(" ", line) for line in text.split("\n"))
+
+
 def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side: the first and the last to the left, numbers between them to the right."""
     lines = [list(header), *map(list, rows)]

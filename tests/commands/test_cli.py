@@ -26,6 +26,7 @@ def test_help_names_the_commands_and_imports_no_torch() -> None:
     assert shown.returncode == 0
     for name in (
         "ask",
+        "chat",
         "use",
         "plan",
         "check",
