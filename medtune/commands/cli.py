@@ -47,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--base", action="store_true", help="talk to the untuned model instead")
     which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
     chat.set_defaults(call=_chat)
+    serve = commands.add_parser("serve", help="an OpenAI-compatible server for what `medtune export` made")
+    serve.add_argument("--base", action="store_true", help="serve the untuned model instead")
+    serve.add_argument("--precision", choices=["f16", "q8_0"], default="f16", help="default: %(default)s")
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, loopback)")
+    serve.add_argument("--port", type=int, default=8080, help="default: %(default)s; 0: a free one")
+    serve.set_defaults(call=_serve)
     add = commands.add_parser("add", help="a file of questions: tracked by DVC, named in params.yaml")
     add.add_argument(
         "files", nargs="*", metavar="FILE", help="or a pattern (default: what params.yaml names)"
@@ -144,6 +150,12 @@ def _chat(arguments: argparse.Namespace) -> None:
     from medtune.commands.chat import chat
 
     chat(None if arguments.base else arguments.adapter, arguments.context)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from medtune.commands.serve import serve
+
+    serve(base=arguments.base, precision=arguments.precision, host=arguments.host, port=arguments.port)
 
 
 def _add(arguments: argparse.Namespace) -> None:

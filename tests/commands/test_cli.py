@@ -27,6 +27,7 @@ def test_help_names_the_commands_and_imports_no_torch() -> None:
     for name in (
         "ask",
         "chat",
+        "serve",
         "use",
         "plan",
         "check",
