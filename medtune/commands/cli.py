@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--precision", choices=["f16", "q8_0"], default="f16", help="default: %(default)s")
     serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, loopback)")
     serve.add_argument("--port", type=int, default=8080, help="default: %(default)s; 0: a free one")
+    serve.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: compute.threads)")
     serve.set_defaults(call=_serve)
     add = commands.add_parser("add", help="a file of questions: tracked by DVC, named in params.yaml")
     add.add_argument(
@@ -155,7 +156,13 @@ def _chat(arguments: argparse.Namespace) -> None:
 def _serve(arguments: argparse.Namespace) -> None:
     from medtune.commands.serve import serve
 
-    serve(base=arguments.base, precision=arguments.precision, host=arguments.host, port=arguments.port)
+    serve(
+        base=arguments.base,
+        precision=arguments.precision,
+        host=arguments.host,
+        port=arguments.port,
+        threads=arguments.threads,
+    )
 
 
 def _add(arguments: argparse.Namespace) -> None:

@@ -46,12 +46,14 @@ class Served:
     prompt: Mapping[str, Any]
 
 
-def serve(*, base: bool, precision: str, host: str, port: int) -> None:
+def serve(*, base: bool, precision: str, host: str, port: int, threads: int | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM: the export of the adapter, or the base model as it is.
 
     The address, with the port that was found for 0, is printed on standard output when all is ready. The
-    process ends here.
+    process ends here. `threads` takes the place of `compute.threads`.
     """
+    if threads is not None and threads < 1:
+        raise MedtuneError(f"--threads is {threads}: must be 1 or more")
     if find_spec("xllamacpp") is None:
         raise MedtuneError(
             "serve: xllamacpp, which runs llama.cpp, is not installed; run: pip install '.[export]'"
@@ -61,7 +63,7 @@ def serve(*, base: bool, precision: str, host: str, port: int) -> None:
     print(NOT_MEDICAL_ADVICE.replace("*", ""), file=sys.stderr)
     if warning := exposure(host):
         print(warning, file=sys.stderr)
-    params = server_params(served, host, port)
+    params = server_params(served, host, port, threads)
     stop = threading.Event()
     server = _started(params, served.path)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -134,7 +136,7 @@ def exposure(host: str) -> str | None:
     return f"warning: {host} is not loopback: others can reach this server, without encryption{key}"
 
 
-def server_params(served: Served, host: str, port: int) -> Any:
+def server_params(served: Served, host: str, port: int, threads: int | None = None) -> Any:
     """llama.cpp's parameters: answers as they were evaluated, if a client asks for nothing else."""
     import xllamacpp
 
@@ -158,7 +160,7 @@ def server_params(served: Served, host: str, port: int) -> Any:
     params.cors_origins, params.ui, params.endpoint_slots = "localhost", False, False
     params.offline, params.verbosity = True, 1
     for cpu in (params.cpuparams, params.cpuparams_batch):
-        cpu.n_threads, cpu.poll = ComputeParams.load().threads, 0
+        cpu.n_threads, cpu.poll = threads or ComputeParams.load().threads, 0
     return params
 
 

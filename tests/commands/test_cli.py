@@ -70,6 +70,8 @@ def test_a_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]) ->
     [
         (("ask", " "), "error: the question is empty"),
         (("ask", "Fever?", "--adapter", "no/where"), "error: no/where: holds no adapter_config.json"),
+        (("serve", "--base", "--port", "70000"), "error: --port is 70000; accepted: 0 (a free one) to 65535"),
+        (("serve", "--threads", "0"), "error: --threads is 0: must be 1 or more"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], expected: str) -> None:
