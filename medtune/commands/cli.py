@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     seeds.add_argument("--json", action="store_true", help="the same for programs, with every value")
     seeds.set_defaults(call=_seeds)
+    _add_export(commands)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
     verify.add_argument(
@@ -133,6 +134,22 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("name", nargs="?", help="default: the default remote")
     push.set_defaults(call=_push_runs)
     return parser
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="the adapter for other runtimes, and its drift in each")
+    export.add_argument(
+        "formats", nargs="*", metavar="FORMAT", help="of merged, gguf and adapter (default: all)"
+    )
+    export.add_argument("--questions", type=int, metavar="N", help="ask so many (default: export.questions)")
+    export.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="of merged (default: that of the base)"
+    )
+    export.add_argument("--foreign", action="store_true", help="an adapter that was not trained here")
+    form = export.add_mutually_exclusive_group()
+    form.add_argument("--md", action="store_true", help="as Markdown")
+    form.add_argument("--json", action="store_true", help="the same for programs")
+    export.set_defaults(call=_export)
 
 
 def _ask(arguments: argparse.Namespace) -> None:
@@ -260,6 +277,22 @@ def _seeds(arguments: argparse.Namespace) -> None:
 
     found = train_seeds(arguments.n)
     print(seeds_as_json(found) if arguments.json else describe_seeds(found))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from medtune.commands.export import chosen_formats, describe_export, export_as_json
+
+    formats = chosen_formats(arguments.formats)
+    if arguments.questions is not None and arguments.questions < 1:
+        raise MedtuneError(f"--questions is {arguments.questions}: must be 1 or more")
+    from medtune.export.exporting import Options, export, require_passed
+
+    found = export(formats, Options(arguments.questions, arguments.dtype, arguments.foreign))
+    if arguments.json:
+        print(export_as_json(found))
+    else:
+        print(describe_export(found, formats, markdown=arguments.md))
+    require_passed(found, formats)
 
 
 def _verify(arguments: argparse.Namespace) -> None:

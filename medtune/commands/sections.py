@@ -22,6 +22,7 @@ from medtune.core.section import PARAMS_FILE, Section
 from medtune.core.yaml_file import parse_yaml
 from medtune.data.params import DataParams
 from medtune.evaluate.params import DiffParams, EvaluateParams
+from medtune.export.params import ExportParams
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
@@ -35,6 +36,7 @@ SECTION_TYPES: tuple[type[Section], ...] = (
     AnswerParams,
     EvaluateParams,
     DiffParams,
+    ExportParams,
 )
 SCHEMA_FILE = Path("params.schema.json")
 WIDTH = 110

@@ -18,7 +18,7 @@ from medtune.core.errors import MedtuneError, nearest, plain_words
 from medtune.core.yaml_file import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
-SECTIONS = ("data", "model", "prompt", "compute", "finetune", "answer", "evaluate", "diff")
+SECTIONS = ("data", "model", "prompt", "compute", "finetune", "answer", "evaluate", "diff", "export")
 """The sections of params.yaml, in its order."""
 
 

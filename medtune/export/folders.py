@@ -1,0 +1,110 @@
+"""What stands in an export beside its weights, and the formats that are folders: `merged` and `adapter`."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from medtune.core.errors import MedtuneError
+from medtune.core.outputs import read_json, write_json, write_text
+from medtune.export.card import CARD, export_card
+from medtune.export.trained import Trained
+from medtune.model.adapter import CONFIG, RECORD, WEIGHTS
+from medtune.model.base import end_ids
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_OF_THIS_MACHINE = ("backend", "is_local", "local_files_only", "name_or_path")
+_PATH = re.compile(r"(\.{0,2}|~)/")
+
+
+def write_merged(trained: Trained, model: PreTrainedModel, dtype: torch.dtype, folder: Path) -> None:
+    """Write a merged model, rounded to `dtype`, with all that `from_pretrained` needs.
+
+    The model itself is left in `dtype`.
+    """
+    encoder, tokenizer = trained.encoder(), trained.tokenizer()
+    ends = {encoder.end_id: None} | dict.fromkeys(end_ids(model))
+    model.to(dtype)  # type: ignore[arg-type]
+    # As PEFT or the GGUF named it: often a path.
+    model.config._name_or_path = ""
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(ends),
+        pad_token_id=encoder.end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    )
+    model.config.eos_token_id = list(ends)
+    model.save_pretrained(folder)
+    # transformers' attention here is one of medtune's, which others do not know.
+    config = {key: value for key, value in read_json(folder / "config.json").items() if key[:1] != "_"}
+    write_json(folder / "config.json", config)
+    write_companions(trained, "merged", tokenizer, encoder.end_id, folder)
+
+
+def write_adapter(trained: Trained, folder: Path) -> None:
+    """Write the adapter for PEFT's and vLLM's loaders, with a base name that they can resolve."""
+    name = require_base_name(trained)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(trained.folder / WEIGHTS, folder / WEIGHTS)
+    model = trained.settings.model
+    named = {"base_model_name_or_path": name, "revision": model.revision}
+    write_json(folder / CONFIG, read_json(trained.folder / CONFIG) | named)
+    write_companions(trained, "adapter", trained.tokenizer(), trained.encoder().end_id, folder)
+
+
+def require_base_name(trained: Trained) -> str:
+    """The hub id of the base model; refuse one that has none, as no loader would find it."""
+    if trained.base_name is None:
+        raise MedtuneError(
+            f"params.yaml: export.base_model is null, and model.source '{trained.settings.model.source}' is no "
+            "hub id: set it to that of the base model (org/name), or export merged or gguf alone"
+        )
+    return trained.base_name
+
+
+def write_companions(
+    trained: Trained, kind: str, tokenizer: PreTrainedTokenizerBase, end_id: int, folder: Path
+) -> None:
+    """Write tokenizer and template, card and record: what each folder of a format has (a GGUF has the former)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind != "gguf":
+        _write_tokenizer(tokenizer, end_id, folder)
+    write_text(folder / CARD, export_card(trained, kind, trained.settings.prompt.system.strip()))
+    if trained.record is not None:
+        write_json(folder / RECORD, _without_paths(trained.record))
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, end_id: int, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    config = read_json(folder / TOKENIZER_CONFIG)
+    for key in _OF_THIS_MACHINE:
+        config.pop(key, None)
+    # transformers 5 calls it TokenizersBackend, which transformers 4 does not know; 5 knows both names.
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # What ends an answer is what was trained, whatever the base's tokenizer calls its end.
+    config["eos_token"] = tokenizer.convert_ids_to_tokens(end_id)
+    text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    write_text(folder / TOKENIZER_CONFIG, text)
+
+
+def _without_paths(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that does not tell where on a machine the base model lay; its sha256 stays."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                key: "a folder" if key == "source" and _is_path(inner) else plain(inner)
+                for key, inner in value.items()
+            }
+        return value
+
+    return plain(record)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and _PATH.match(value) is not None

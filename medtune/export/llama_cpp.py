@@ -1,0 +1,178 @@
+"""llama.cpp as a runtime, through xllamacpp's server: a process of its own, on loopback, for one file.
+
+    python -m medtune.export.llama_cpp FILE CONTEXT THREADS
+
+serves until its standard input ends. A file that llama.cpp cannot take may end the process that loads it,
+which then is not this one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from medtune.core.errors import MedtuneError
+from medtune.export.runtimes import Likelihood, Message, Said
+
+PACKAGE = "xllamacpp"
+READY = "serving at "
+# Far above any logit: the token is taken, and its likelihood is told as if it had not been.
+_FORCED = 1e4
+_PATIENCE = 600
+"""Seconds that one answer may take."""
+
+
+def require_llama_cpp() -> None:
+    """Refuse to begin where llama.cpp is not installed: an export that nobody asked is none."""
+    if find_spec(PACKAGE) is None:
+        raise MedtuneError(
+            f"gguf: {PACKAGE}, which runs llama.cpp, is not installed; run: pip install '.[export]'"
+        )
+
+
+class LlamaCpp:
+    """A server of llama.cpp at an address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        # A proxy that the environment names is not asked for this machine.
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        self.name = f"llama.cpp ({PACKAGE} {_version()})"
+
+    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """As `Runtime`."""
+        found = []
+        for messages in conversations:
+            text = self._ask("apply-template", {"messages": list(messages)})["prompt"]
+            # As the endpoint for conversations does it.
+            asked = {"content": text, "add_special": True, "parse_special": True}
+            found.append(list(self._ask("tokenize", asked)["tokens"]))
+        return found
+
+    def answers(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[Said]:
+        """As `Runtime`."""
+        return [self._answer(prompt, max_new_tokens) for prompt in prompts]
+
+    def likelihoods(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[Likelihood]:
+        """As `Runtime`."""
+        found = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            *text, end = answer
+            after = self._complete([*prompt, *text], 1, logit_bias=[[end, _FORCED]])
+            found.append(Likelihood(self._forced(prompt, text), _values(after, [end])[0]))
+        return found
+
+    def _answer(self, prompt: list[int], max_new_tokens: int) -> Said:
+        answer = self._complete(prompt, max_new_tokens)
+        ended = answer["stop_type"] == "eos"
+        return Said(answer["content"].strip(), answer["tokens_predicted"] - ended, not ended)
+
+    def _forced(self, prompt: list[int], text: list[int]) -> float:
+        if not text:
+            return 0.0
+        grammar = "root ::= " + " ".join(f"<[{token}]>" for token in text)
+        return sum(_values(self._complete(prompt, len(text), grammar=grammar), text))
+
+    def _complete(self, prompt: list[int], tokens: int, **options: Any) -> dict[str, Any]:
+        asked = {
+            "prompt": prompt,
+            "n_predict": tokens,
+            "temperature": 0,
+            "n_probs": 1,
+            "return_tokens": True,
+            "cache_prompt": True,
+        }
+        return self._ask("completion", asked | options)
+
+    def _ask(self, endpoint: str, content: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{self._address}/{endpoint}",
+            json.dumps(content).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with self._open(request, timeout=_PATIENCE) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            said = " ".join(error.read().decode(errors="replace").split())[:200]
+            raise MedtuneError(f"llama.cpp refuses a question: {said}") from None
+        except (OSError, ValueError) as error:
+            raise MedtuneError(f"llama.cpp gave no answer: {error}") from None
+
+
+@contextmanager
+def llama_cpp(file: Path, context: int, threads: int) -> Iterator[LlamaCpp]:
+    """Serve a GGUF until the block ends; `context` is the most tokens of a prompt with its answer."""
+    command = [sys.executable, "-m", __name__, str(file), str(context), str(threads)]
+    # A file, since nobody reads a pipe while questions are asked, and a full one would stop the server.
+    with (
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            # Its own words may come before.
+            line = next((one for one in process.stdout if one.startswith(READY)), "")
+            if not line:
+                log.seek(0)
+                said = [one.strip() for one in log if "error" in one.lower()]
+                reason = said[-1] if said else "no reason given"
+                raise MedtuneError(f"{file.name}: llama.cpp cannot load it: {reason}")
+            yield LlamaCpp(line.removeprefix(READY).strip())
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _values(answer: dict[str, Any], tokens: Sequence[int]) -> list[float]:
+    """Log-likelihoods of forced tokens."""
+    steps = answer["completion_probabilities"][: len(tokens)]
+    if [step["id"] for step in steps] != list(tokens):
+        raise MedtuneError("llama.cpp did not follow the tokens that it was to score; another version may")
+    return [float(step["logprob"]) for step in steps]
+
+
+def _version() -> str:
+    try:
+        return version(PACKAGE)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def serve(file: str, context: int, threads: int) -> None:
+    """Serve a file on loopback until standard input ends."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = file
+    params.n_ctx, params.n_parallel = context, 1
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.n_gpu_layers, params.fit_params = 0, False
+    params.use_jinja = True
+    params.verbosity = 1
+    for cpu in (params.cpuparams, params.cpuparams_batch):
+        # Threads that wait by spinning take the processor from each other where others work too.
+        cpu.n_threads, cpu.poll = threads, 0
+    server = xllamacpp.Server(params)
+    print(f"{READY}{server.listening_address}", flush=True)
+    sys.stdin.read()
+    # Its threads need not be waited for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

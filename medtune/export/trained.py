@@ -1,0 +1,125 @@
+"""The adapter that is to be exported: whole, of its record and its base, and of the run that dvc.lock names.
+
+An export carries the name of a base model, a licence and figures into the world. So it starts from an adapter
+for which these are known: the one that the stage `finetune` left. One from elsewhere is exported only if it is
+said to be foreign, with the parameters of params.yaml.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from medtune.answer.params import Settings
+from medtune.core.errors import MedtuneError
+from medtune.core.hashing import file_sha256
+from medtune.core.outputs import read_json
+from medtune.export.params import ExportParams
+from medtune.model.adapter import ADAPTER_FILES, RECORD, WEIGHTS, check_adapter, check_record
+from medtune.model.base import base_folder, describe_base, load_tokenizer
+from medtune.model.chat import ChatEncoder
+from medtune.model.files import is_hub_id
+from medtune.model.params import ModelParams, PromptParams
+from medtune.run.lock_file import LOCK_FILE, dvc_md5, read_lock
+from medtune.run.params import ComputeParams
+
+ADAPTER = Path("models/adapter")
+KNOWN_ORIGINS = {
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "HuggingFaceTB/SmolLM2-135M-Instruct"
+}
+"""Of files that are no hub repository, by sha256: the one that they were quantised from."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An adapter with what it was trained with; `record` is None for a foreign one."""
+
+    folder: Path
+    settings: Settings
+    record: Mapping[str, Any] | None
+    params: ExportParams
+
+    @property
+    def base_name(self) -> str | None:
+        """The hub id of the base model, or of what it was quantised from; None if none is known."""
+        model = self.settings.model
+        if is_hub_id(model):
+            return model.source
+        return self.params.base_model or KNOWN_ORIGINS.get(model.sha256 or "")
+
+    @property
+    def base(self) -> Path:
+        """The folder of the base model, for `from_pretrained`."""
+        return base_folder(self.settings.model)
+
+    def config(self) -> PretrainedConfig:
+        """That of the base model."""
+        return AutoConfig.from_pretrained(self.base, local_files_only=True, trust_remote_code=False)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The adapter's, with the template that it was saved with; a foreign one may have the base's alone."""
+        own = all((self.folder / name).is_file() for name in ADAPTER_FILES)
+        return load_tokenizer(self.folder if own else self.base)
+
+    def encoder(self) -> ChatEncoder:
+        """What writes the tokens that the adapter was trained and evaluated on."""
+        return ChatEncoder(load_tokenizer(self.base), self.settings.prompt)
+
+
+def find_trained(folder: Path = ADAPTER, *, foreign: bool = False) -> Trained:
+    """The adapter in a folder; refuse one that is not whole, not of its base, or not of the run recorded.
+
+    With `foreign` it may be of no run that is known here.
+    """
+    settings = Settings.load()
+    record = None if foreign else _own_record(folder)
+    if record is not None:
+        settings = _recorded(settings, record, folder)
+    check_adapter(folder, settings.model)
+    check_record(folder, settings.model, settings.compute)
+    if record is not None and record["base_model"] != (here := describe_base(settings.model)):
+        differing = sorted(key for key in here if record["base_model"].get(key) != here[key])
+        raise MedtuneError(
+            f"{folder.with_name(RECORD)}: its base model's {', '.join(differing)} is not that of "
+            f"{settings.model.source} here; run `dvc repro`"
+        )
+    return Trained(folder, settings, record, ExportParams.load())
+
+
+def _own_record(folder: Path) -> dict[str, Any]:
+    """The record beside the adapter, if both are what dvc.lock has of the stage finetune."""
+    foreign = "an adapter of another place is exported with --foreign"
+    if not (folder / WEIGHTS).is_file():
+        raise MedtuneError(
+            f"{folder}: holds no {WEIGHTS}; run `dvc repro` to train it or `dvc pull` to fetch it"
+        )
+    path = folder.with_name(RECORD)
+    locked = {item["path"]: item["md5"] for item in read_lock().get("finetune", {}).get("outs", [])}
+    for file in [*(folder / name for name in ADAPTER_FILES), path]:
+        if file.as_posix() not in locked:
+            raise MedtuneError(f"{file}: no output of finetune in {LOCK_FILE}; {foreign}")
+        if dvc_md5(file) != locked[file.as_posix()]:
+            raise MedtuneError(
+                f"{file}: not the one that {LOCK_FILE} names; run `dvc checkout` or `dvc repro` ({foreign})"
+            )
+    record = read_json(path)
+    if record.get("adapter") != file_sha256(folder / WEIGHTS):
+        raise MedtuneError(f"{path}: the record of another adapter; run `dvc repro` ({foreign})")
+    return record
+
+
+def _recorded(settings: Settings, record: Mapping[str, Any], folder: Path) -> Settings:
+    """The settings that the adapter was trained with, whatever params.yaml has by now."""
+    try:
+        parts = record["parameters"]
+        return Settings(
+            ModelParams.model_validate(parts["model"]),
+            PromptParams.model_validate(parts["prompt"]),
+            ComputeParams.model_validate(parts["compute"]),
+            settings.answer,
+        )
+    except (KeyError, TypeError, ValueError):
+        path = folder.with_name(RECORD)
+        raise MedtuneError(f"{path}: not a record that this medtune wrote; run `dvc repro`") from None
