@@ -1,4 +1,4 @@
-"""The card of an export: the adapter's own, with what it is now, how to load it and what it is to be asked."""
+"""The card of an export: the adapter's own, with what it is now, how to load it and how to ask it."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def export_card(trained: Trained, kind: str, system: str) -> str:
     """
     front = yaml.safe_dump(_front_matter(trained, kind), sort_keys=False, allow_unicode=True)
     parts = [
-        f"{_FRONT}{front}{_FRONT}",
+        f"{_FRONT}{front}{_FRONT}".strip(),
         f"# {TITLES[kind]}",
         NOT_MEDICAL_ADVICE,
         _origin(trained),
@@ -66,8 +66,8 @@ def _origin(trained: Trained) -> str:
         return f"Base model: a folder of files, {pinned}.{known}{'.' if known else ''}{four_bits}"
     rounded = f"{known}, whose weights it holds rounded" if known else " Its weights are rounded"
     return (
-        f"Base model: `{model.source}`, dequantised; {pinned}.{rounded}: the adapter was trained and evaluated "
-        f"on the rounded ones.{four_bits}"
+        f"Base model: `{model.source}`, dequantised; {pinned}.{rounded}: the adapter was trained and "
+        f"evaluated on the rounded ones.{four_bits}"
     )
 
 

@@ -102,7 +102,7 @@ def conversation(example: Example, system: str) -> list[Message]:
 def measure(
     runtime: Runtime, form: Form, known: Reference, tolerance: Tolerance, rules: EvaluateParams
 ) -> dict[str, Any]:
-    """Both findings of an export in its runtime, as JSON values; `exceeded` names what is beyond tolerance."""
+    """Both findings on an export in its runtime; `exceeded` says what is beyond tolerance."""
     found: dict[str, Any] = {"runtime": runtime.name, "questions": len(known.examples)}
     found["prompts"] = _prompts(runtime, known)
     said = _said(runtime, known)
@@ -110,11 +110,11 @@ def measure(
         "identical": _share(said[e.id].text == known.given[e.id].text for e in known.examples)
     }
     found["log_likelihood"] = _log_likelihood(runtime, known)
-    sides = (
+    before, after = (
         [predict(example, side[example.id], rules) for example in known.examples]
         for side in (known.given, said)
     )
-    accuracy = compare(*sides, rules.seed)["all"]["accuracy"]
+    accuracy = compare(before, after, rules.seed)["all"]["accuracy"]
     found["accuracy"] = {
         name: round(value, DIGITS) if isinstance(value, float) else value for name, value in accuracy.items()
     }

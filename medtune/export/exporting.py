@@ -1,8 +1,8 @@
 """Writes the formats that are asked for, has each asked in its runtime, and keeps those that pass.
 
 A format is made in a folder of another name. It takes its place, `models/export/FORMAT/`, when its runtime
-answers as the adapter did when it was evaluated; if not, it is moved to `models/export/refused-FORMAT/`, where
-nobody takes it for good. `metrics/export.json` has the figures and the digest of the files they are of.
+answers as the adapter did when it was evaluated; if not, it is moved to `models/export/refused-FORMAT/`,
+where nobody takes it for good. `metrics/export.json` has the figures and the digest of the files they are of.
 """
 
 import gc
@@ -57,8 +57,8 @@ class Options:
 def export(formats: Sequence[Format], options: Options) -> dict[str, Any]:
     """Write, ask and keep; returns the content of metrics/export.json.
 
-    MedtuneError before any weight is read: what is here is not the adapter of its record, or a format cannot be
-    written right. MedtuneError at the end: a format drifted beyond its tolerance.
+    MedtuneError, before any weight is read: what is here is not the adapter of its record, or a format cannot
+    be written right.
     """
     trained = find_trained(foreign=options.foreign)
     _require_possible(trained, formats)
@@ -125,8 +125,7 @@ def _make(trained: Trained, formats: Sequence[Format], options: Options) -> None
         if "gguf" in formats:
             _write_gguf_folder(trained, model, _partial("gguf"))
         if "merged" in formats:
-            dtype = DTYPES[options.dtype] if options.dtype else trained.config().dtype or torch.float32
-            write_merged(trained, model, dtype, _partial("merged"))
+            write_merged(trained, model, _dtype(trained, options), _partial("merged"))
         del model
         gc.collect()
 
@@ -137,8 +136,16 @@ def merged(trained: Trained) -> PreTrainedModel:
     set_up(settings.compute, settings.answer.seed)
     plain = settings.compute.model_copy(update={"quantization": None})
     base = load_model(settings.model, plain, torch.float32, torch.device("cpu"))
-    model: PreTrainedModel = load_adapter(base, trained.folder).merge_and_unload()  # type: ignore[assignment]
+    model: PreTrainedModel = load_adapter(base, trained.folder).merge_and_unload()
     return model
+
+
+def _dtype(trained: Trained, options: Options) -> torch.dtype:
+    """The dtype that was asked for, or that of the base's files."""
+    if options.dtype:
+        return DTYPES[options.dtype]
+    found = trained.config().dtype
+    return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def _write_gguf_folder(trained: Trained, model: PreTrainedModel, folder: Path) -> None:

@@ -40,10 +40,28 @@ def write_merged(trained: Trained, model: PreTrainedModel, dtype: torch.dtype, f
     )
     model.config.eos_token_id = list(ends)
     model.save_pretrained(folder)
-    # transformers' attention here is one of medtune's, which others do not know.
-    config = {key: value for key, value in read_json(folder / "config.json").items() if key[:1] != "_"}
-    write_json(folder / "config.json", config)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", _for_older(config))
+    for file in folder.glob("*.safetensors"):
+        # Written by a temporary file of one's own, which nobody else may read.
+        file.chmod(0o644)
     write_companions(trained, "merged", tokenizer, encoder.end_id, folder)
+
+
+def _for_older(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json that transformers 4 reads too.
+
+    Version 5 keeps what rotary positions need under a new name. Version 4 passes that over without a word and
+    rotates by its default.
+    """
+    rotary = dict(config.get("rope_parameters") or {})
+    found = {key: value for key, value in config.items() if not key.startswith("_")}
+    if "rope_theta" in rotary:
+        found["rope_theta"] = rotary.pop("rope_theta")
+        found["rope_scaling"] = rotary if rotary.get("rope_type", "default") != "default" else None
+    if "dtype" in config:
+        found["torch_dtype"] = config["dtype"]
+    return dict(sorted(found.items()))
 
 
 def write_adapter(trained: Trained, folder: Path) -> None:
@@ -61,8 +79,8 @@ def require_base_name(trained: Trained) -> str:
     """The hub id of the base model; refuse one that has none, as no loader would find it."""
     if trained.base_name is None:
         raise MedtuneError(
-            f"params.yaml: export.base_model is null, and model.source '{trained.settings.model.source}' is no "
-            "hub id: set it to that of the base model (org/name), or export merged or gguf alone"
+            f"params.yaml: export.base_model is null, and model.source '{trained.settings.model.source}' is "
+            "no hub id: set it to that of the base model (org/name), or export merged or gguf alone"
         )
     return trained.base_name
 
@@ -70,7 +88,7 @@ def require_base_name(trained: Trained) -> str:
 def write_companions(
     trained: Trained, kind: str, tokenizer: PreTrainedTokenizerBase, end_id: int, folder: Path
 ) -> None:
-    """Write tokenizer and template, card and record: what each folder of a format has (a GGUF has the former)."""
+    """Write what each folder of a format has: card and record, tokenizer and template (a GGUF has them)."""
     folder.mkdir(parents=True, exist_ok=True)
     if kind != "gguf":
         _write_tokenizer(tokenizer, end_id, folder)

@@ -1,9 +1,9 @@
 """A merged model as a GGUF file, for llama.cpp and whatever is built on it.
 
 What the file says of rotary positions and of the tokenizer decides about every token, and a runtime takes a
-wrong one without a word. So only what is known to be written right is accepted, and `require_writable` refuses
-the rest by name, before any weight is touched. Equal weights and tokenizers give equal bytes: no dates and no
-paths are written.
+wrong one without a word. So only what is known to be written right is accepted, and `require_writable`
+refuses the rest by name, before any weight is touched. Equal weights and tokenizers give equal bytes: no
+dates and no paths are written.
 """
 
 import json
@@ -75,8 +75,8 @@ def write_gguf(
 ) -> None:
     """Write the weights, by their names in transformers, as llama.cpp's architecture `llama`.
 
-    `end_id` is the token with which the model was trained to end an answer. Matrices get the precision that is
-    asked for, norms stay in float32.
+    `end_id` is the token with which the model was trained to end an answer. Matrices get the precision that
+    is asked for, norms stay in float32.
     """
     require_writable(config, tokenizer)
     writer = gguf.GGUFWriter(path, "llama")
@@ -176,7 +176,7 @@ def interleaved(matrix: np.ndarray, heads: int) -> np.ndarray:
 
 
 def rotary_factors(config: PretrainedConfig) -> np.ndarray:
-    """What llama.cpp divides the frequencies of rotary positions by, for Llama 3's scaling to long contexts."""
+    """What llama.cpp divides the frequencies of rotary positions by: Llama 3's scaling to long contexts."""
     rotary, size = _rotary(config), head_size(config)
     frequencies = rotary["rope_theta"] ** -(np.arange(0, size, 2, dtype=np.float64) / size)
     waves = 2 * math.pi / frequencies
@@ -223,7 +223,7 @@ def _pre_tokenizer(described: Mapping[str, Any]) -> str:
         if steps == expected and ignores_merges == ignoring:
             return name
     raise MedtuneError(
-        "gguf: the base model's tokenizer cuts a text in a way that llama.cpp has no name for here; accepted: "
+        "gguf: the base model's tokenizer cuts a text in a way that is not known from llama.cpp; accepted: "
         f"that of {', '.join(name for name, _, _ in _KNOWN)}"
     )
 

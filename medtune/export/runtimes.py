@@ -1,18 +1,18 @@
 """What asks an export as its users will: transformers and PEFT from their folders, llama.cpp from a GGUF.
 
-None of medtune's own code for attention, batches or prompts is used here: a runtime writes its own prompts and
-generates in its own way. Only what is scored is given in tokens.
+None of medtune's own code for attention, batches or prompts is used here: a runtime writes its own prompts
+and generates in its own way.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 Message = dict[str, str]
 """A turn: `role` and `content`."""
@@ -56,10 +56,11 @@ class Transformers:
     """A folder in transformers, as its card says to load it; with `base`, an adapter on that in PEFT."""
 
     def __init__(self, folder: Path, device: torch.device, base: Path | None = None) -> None:
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             base or folder, dtype="auto", local_files_only=True, trust_remote_code=False
-        ).to(device)
-        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        )
+        loaded.to(device)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         self._model = PeftModel.from_pretrained(loaded, str(folder)) if base else loaded
@@ -96,33 +97,44 @@ class Transformers:
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
         found: dict[int, Likelihood] = {}
         for part in _parts(rows):
-            width = max(len(rows[index]) for index in part)
-            ids = torch.tensor([rows[index] + [self._end] * (width - len(rows[index])) for index in part])
+            # A token is predicted at the one before it; nothing is after the last.
+            ids, mask = self._padded([rows[index][:-1] for index in part])
+            kept = max(len(answers[index]) for index in part)
             with torch.inference_mode():
-                # Padded on the right: no token of a row sees padding.
-                logits = self._model(input_ids=ids.to(self._model.device)).logits.float().cpu()
-            for row, index in enumerate(part):
-                start, answer = len(prompts[index]), torch.tensor(answers[index])
-                own = logits[row, start - 1 : start - 1 + len(answer)].log_softmax(-1)
-                values = own.gather(1, answer.unsqueeze(1)).flatten().tolist()
+                logits = self._model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                    logits_to_keep=kept,
+                ).logits
+            for own, index in zip(logits.float().cpu(), part, strict=True):
+                answer = torch.tensor(answers[index])
+                odds = own[-len(answer) :].log_softmax(-1)
+                values = odds.gather(1, answer.unsqueeze(1)).flatten().tolist()
                 found[index] = Likelihood(sum(values[:-1]), values[-1])
         return [found[index] for index in range(len(rows))]
 
     def _generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[Said]:
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self._end] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        ids, mask = self._padded(prompts)
         configured = self._model.generation_config.eos_token_id
         ends = configured if isinstance(configured, list) else [configured]
         with torch.inference_mode():
             made = self._model.generate(
-                input_ids=ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
+                input_ids=ids,
+                attention_mask=mask,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=self._end,
-            )[:, width:].tolist()
+            )[:, ids.shape[1] :].tolist()
         return [self._said(row, ends) for row in made]
+
+    def _padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of one width, filled up on the left, and a mask of what is theirs."""
+        width = max(map(len, rows))
+        ids = [[self._end] * (width - len(row)) + row for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        device = self._model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _said(self, row: list[int], ends: Sequence[int]) -> Said:
         length = next((number for number, token in enumerate(row) if token in ends), None)

@@ -1,8 +1,8 @@
 """The adapter that is to be exported: whole, of its record and its base, and of the run that dvc.lock names.
 
-An export carries the name of a base model, a licence and figures into the world. So it starts from an adapter
-for which these are known: the one that the stage `finetune` left. One from elsewhere is exported only if it is
-said to be foreign, with the parameters of params.yaml.
+An export carries the name of a base model, a licence and figures into the world. So it starts from an
+adapter for which these are known: the one that the stage `finetune` left. One from elsewhere is exported only
+if it is said to be foreign, with the parameters of params.yaml.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class Trained:
         return AutoConfig.from_pretrained(self.base, local_files_only=True, trust_remote_code=False)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The adapter's, with the template that it was saved with; a foreign one may have the base's alone."""
+        """The adapter's, with the template saved with it; a foreign one may have the base's alone."""
         own = all((self.folder / name).is_file() for name in ADAPTER_FILES)
         return load_tokenizer(self.folder if own else self.base)
 
