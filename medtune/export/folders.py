@@ -69,9 +69,10 @@ def write_adapter(trained: Trained, folder: Path) -> None:
     name = require_base_name(trained)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(trained.folder / WEIGHTS, folder / WEIGHTS)
-    model = trained.settings.model
-    named = {"base_model_name_or_path": name, "revision": model.revision}
-    write_json(folder / CONFIG, read_json(trained.folder / CONFIG) | named)
+    named = {"base_model_name_or_path": name, "revision": trained.settings.model.revision}
+    configuration = read_json(trained.folder / CONFIG) | named
+    # An older PEFT warns of each key that it does not know, of those that are not set too.
+    write_json(folder / CONFIG, {key: value for key, value in configuration.items() if value is not None})
     write_companions(trained, "adapter", trained.tokenizer(), trained.encoder().end_id, folder)
 
 
@@ -104,6 +105,8 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, end_id: int, folder: Pa
         config.pop(key, None)
     # transformers 5 calls it TokenizersBackend, which transformers 4 does not know; 5 knows both names.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # Version 4 would make token types beside, which a Llama refuses.
+    config["model_input_names"] = ["input_ids", "attention_mask"]
     # What ends an answer is what was trained, whatever the base's tokenizer calls its end.
     config["eos_token"] = tokenizer.convert_ids_to_tokens(end_id)
     text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
