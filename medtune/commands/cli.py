@@ -6,11 +6,16 @@ A part is imported when it is called: torch and DVC take seconds to load, and `m
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtune.core.errors import MedtuneError, run
 from medtune.run.libraries import forget_stale_bytecode, keep_out
+
+if TYPE_CHECKING:
+    from medtune.export.exporting import Format
 
 
 def main() -> None:
@@ -146,6 +151,13 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--dtype", choices=["float32", "bfloat16", "float16"], help="of merged (default: that of the base)"
     )
     export.add_argument("--foreign", action="store_true", help="an adapter that was not trained here")
+    export.add_argument(
+        "--publish",
+        metavar="ORG/NAME",
+        help="push one that has passed: without --yes, show what",
+    )
+    export.add_argument("--yes", action="store_true", help="with --publish: really push it")
+    export.add_argument("--public", action="store_true", help="with --publish: for everybody to read")
     form = export.add_mutually_exclusive_group()
     form.add_argument("--md", action="store_true", help="as Markdown")
     form.add_argument("--json", action="store_true", help="the same for programs")
@@ -285,6 +297,11 @@ def _export(arguments: argparse.Namespace) -> None:
     formats = chosen_formats(arguments.formats)
     if arguments.questions is not None and arguments.questions < 1:
         raise MedtuneError(f"--questions is {arguments.questions}: must be 1 or more")
+    if arguments.publish is not None:
+        _publish(arguments, formats)
+        return
+    if arguments.yes or arguments.public:
+        raise MedtuneError("--yes and --public go with --publish ORG/NAME")
     from medtune.export.exporting import Options, export, require_passed
 
     found = export(formats, Options(arguments.questions, arguments.dtype, arguments.foreign))
@@ -293,6 +310,20 @@ def _export(arguments: argparse.Namespace) -> None:
     else:
         print(describe_export(found, formats, markdown=arguments.md))
     require_passed(found, formats)
+
+
+def _publish(arguments: argparse.Namespace, formats: "Sequence[Format]") -> None:
+    from medtune.export.publish import describe_publication, planned, publish
+
+    if len(formats) != 1:
+        raise MedtuneError(f"--publish takes one format: medtune export {formats[0]} --publish ORG/NAME")
+    publication = planned(formats[0], arguments.publish)
+    if arguments.yes:
+        print(f"pushed: {publish(publication, public=arguments.public)}")
+        return
+    print(describe_publication(publication))
+    seen = "everybody reads it" if arguments.public else "private"
+    print(f"\nnothing was pushed ({seen}); --yes pushes it")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
