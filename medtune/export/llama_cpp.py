@@ -1,13 +1,6 @@
-"""llama.cpp as a runtime, through xllamacpp's server: a process of its own, on loopback, for one file.
-
-    python -m medtune.export.llama_cpp FILE CONTEXT THREADS
-
-serves until its standard input ends. A file that llama.cpp cannot take may end the process that loads it,
-which then is not this one.
-"""
+"""llama.cpp as a runtime: its own server, asked on loopback."""
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -21,10 +14,11 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from medtune.core.errors import MedtuneError
+from medtune.export.llama_server import READY
 from medtune.export.runtimes import Likelihood, Message, Said
 
 PACKAGE = "xllamacpp"
-READY = "serving at "
+SERVER = "medtune.export.llama_server"
 # Far above any logit: the token is taken, and its likelihood is told as if it had not been.
 _FORCED = 1e4
 _PATIENCE = 600
@@ -112,7 +106,7 @@ class LlamaCpp:
 @contextmanager
 def llama_cpp(file: Path, context: int, threads: int) -> Iterator[LlamaCpp]:
     """Serve a GGUF until the block ends; `context` is the most tokens of a prompt with its answer."""
-    command = [sys.executable, "-m", __name__, str(file), str(context), str(threads)]
+    command = [sys.executable, "-m", SERVER, str(file), str(context), str(threads)]
     # A file, since nobody reads a pipe while questions are asked, and a full one would stop the server.
     with (
         TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
@@ -151,28 +145,3 @@ def _version() -> str:
         return version(PACKAGE)
     except PackageNotFoundError:
         return "unknown"
-
-
-def serve(file: str, context: int, threads: int) -> None:
-    """Serve a file on loopback until standard input ends."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = file
-    params.n_ctx, params.n_parallel = context, 1
-    params.hostnames, params.port = ["127.0.0.1"], 0
-    params.n_gpu_layers, params.fit_params = 0, False
-    params.use_jinja = True
-    params.verbosity = 1
-    for cpu in (params.cpuparams, params.cpuparams_batch):
-        # Threads that wait by spinning take the processor from each other where others work too.
-        cpu.n_threads, cpu.poll = threads, 0
-    server = xllamacpp.Server(params)
-    print(f"{READY}{server.listening_address}", flush=True)
-    sys.stdin.read()
-    # Its threads need not be waited for.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -134,7 +134,7 @@ def _require_named(path: Path, card: str) -> None:
         )
     if named["license"].lower() in NAMELESS:
         raise MedtuneError(
-            f"{path}: its licence is '{named['license']}'; set model.license in params.yaml to that of the base"
+            f"{path}: its licence is '{named['license']}'; model.license in params.yaml is to name the base's"
         )
 
 

@@ -1,0 +1,146 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from medtune.core.errors import MedtuneError
+from medtune.export import exporting
+from medtune.export.exporting import FORMATS, METRICS, Options, export, folder_sha256, require_passed
+from medtune.export.trained import find_trained
+from tests.conftest import edit_params
+from tests.export.trained import ROUNDED, create_trained, lock, written
+
+
+@pytest.fixture
+def trained(
+    tmp_path: Path, chatml_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    return create_trained(tmp_path / "here", chatml_tokenizer, chdir=monkeypatch.chdir)
+
+
+def test_every_format_answers_in_its_runtime_as_the_adapter_did(trained: Path) -> None:
+    found = export(FORMATS, Options())
+    require_passed(found, FORMATS)
+    assert found == written(METRICS)
+    forms = {form: one for kind in FORMATS for form, one in found["formats"][kind]["forms"].items()}
+    assert list(forms) == ["merged", "gguf-f16", "gguf-q8_0", "adapter"]
+    for one in forms.values():
+        assert one["questions"] == 4
+        assert one["prompts"]["identical"] == 1
+    for name in ("merged", "adapter"):
+        assert forms[name]["log_likelihood"]["largest"] < 1e-3
+        assert forms[name]["answers"]["identical"] == 1
+    # Sixteen bits of weights, on the way from float32.
+    assert forms["gguf-f16"]["log_likelihood"]["largest"] < 0.05
+    for kind in FORMATS:
+        assert found["formats"][kind]["sha256"] == folder_sha256(Path("models/export") / kind)
+
+
+def test_equal_adapters_are_exported_to_equal_bytes(trained: Path) -> None:
+    made = find_trained()
+    digests = []
+    for _ in range(2):
+        exporting._make(made, FORMATS, Options())
+        digests.append([folder_sha256(exporting._partial(kind)) for kind in FORMATS])
+    assert digests[0] == digests[1]
+
+
+def test_what_is_merged_loads_in_one_line_and_names_no_place_of_this_machine(trained: Path) -> None:
+    edit_params(trained / "params.yaml", {"export.merged": ROUNDED})
+    export(["merged"], Options(dtype="bfloat16"))
+    model = AutoModelForCausalLM.from_pretrained("models/export/merged")
+    tokenizer = AutoTokenizer.from_pretrained("models/export/merged")
+    assert model.dtype == torch.bfloat16
+    assert model.generation_config.eos_token_id == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    for file in Path("models/export/merged").iterdir():
+        assert str(trained).encode() not in file.read_bytes()
+        assert b"./base" not in file.read_bytes()
+
+
+def test_older_versions_of_transformers_read_what_they_know_by_other_names(trained: Path) -> None:
+    export(["merged", "adapter"], Options())
+    config = written(Path("models/export/merged/config.json"))
+    assert config["rope_theta"] == 10000.0
+    assert config["rope_scaling"] is None
+    for kind in ("merged", "adapter"):
+        tokenizer = written(Path(f"models/export/{kind}/tokenizer_config.json"))
+        assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
+        assert not {"backend", "is_local", "local_files_only"} & set(tokenizer)
+
+
+def test_an_adapter_names_a_base_that_a_loader_can_resolve(trained: Path) -> None:
+    export(["adapter"], Options())
+    assert written(Path("models/export/adapter/adapter_config.json"))["base_model_name_or_path"] == "org/tiny"
+    edit_params(trained / "params.yaml", {"export.base_model": None})
+    with pytest.raises(MedtuneError, match=r"export\.base_model is null"):
+        export(["adapter"], Options())
+
+
+def test_an_export_that_drifts_fails_and_does_not_stand_as_if_it_were_good(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(["gguf", "merged"], Options())
+    monkeypatch.setattr("medtune.export.gguf_file.interleaved", lambda matrix, _: matrix)
+    found = export(["gguf"], Options())
+    with pytest.raises(MedtuneError, match=r"gguf-f16: .*log-likelihood is .* nats off"):
+        require_passed(found, ["gguf"])
+    assert not Path("models/export/gguf").exists()
+    assert Path("models/export/refused-gguf").is_dir()
+    # What was not made anew is as it was.
+    assert found["formats"]["merged"]["passed"]
+    assert Path("models/export/merged").is_dir()
+
+
+def test_a_template_that_writes_other_prompts_is_found_by_its_tokens(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = exporting.write_merged
+
+    def with_other_template(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        template = Path("models/export/.merged.partial/chat_template.jinja")
+        template.write_text(template.read_text().replace("<|im_end|>", "<|im_end|> "))
+
+    monkeypatch.setattr(exporting, "write_merged", with_other_template)
+    found = export(["merged"], Options())
+    assert found["formats"]["merged"]["forms"]["merged"]["prompts"]["identical"] == 0
+    with pytest.raises(MedtuneError, match="identical prompts"):
+        require_passed(found, ["merged"])
+
+
+def test_damaged_weights_are_found_by_their_answers(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = exporting.merged
+
+    def damaged(*arguments: object) -> object:
+        model = merge(*arguments)  # type: ignore[arg-type]
+        with torch.no_grad():
+            model.model.layers[1].mlp.down_proj.weight[0] = 0
+        return model
+
+    monkeypatch.setattr(exporting, "merged", damaged)
+    with pytest.raises(MedtuneError, match="nats off"):
+        require_passed(export(["merged"], Options()), ["merged"])
+
+
+def test_the_adapter_of_no_run_is_refused_unless_it_is_said_to_be_foreign(trained: Path) -> None:
+    weights = Path("models/adapter/adapter_model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(MedtuneError, match=r"adapter_model.safetensors: not the one that dvc.lock names"):
+        export(["adapter"], Options())
+    lock(trained)
+    with pytest.raises(MedtuneError, match="the record of another adapter"):
+        export(["adapter"], Options())
+    found = export(["adapter"], Options(foreign=True))
+    assert found["foreign"] is True
+    assert not Path("models/export/adapter/record.json").exists()
+
+
+def test_without_an_adapter_nothing_begins(trained: Path) -> None:
+    shutil.rmtree("models/adapter")
+    with pytest.raises(MedtuneError, match="run `dvc repro` to train it"):
+        export(["merged"], Options())
