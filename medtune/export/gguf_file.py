@@ -29,11 +29,11 @@ _BLOCK = 32
 """Weights that share a scale in q8_0: a row is to be a multiple of it."""
 _GPT_2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _BYTES_ALONE = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-_LLAMA_3 = (
+LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"
 )
-_QWEN_2 = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN_2 = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
 _ROTARY = ("default", "linear", "llama3")
 _COUNTS = {
     "vocab_size": "vocab_size",
@@ -238,8 +238,8 @@ def _split(pattern: str) -> dict[str, Any]:
 _KNOWN: tuple[tuple[str, list[dict[str, Any]], bool], ...] = (
     ("gpt-2", [_GPT_2], False),
     ("smollm", [_DIGITS, _GPT_2], False),
-    ("llama-bpe", [_split(_LLAMA_3), _BYTES_ALONE], True),
-    ("qwen2", [_split(_QWEN_2), _BYTES_ALONE], False),
+    ("llama-bpe", [_split(LLAMA_3), _BYTES_ALONE], True),
+    ("qwen2", [_split(QWEN_2), _BYTES_ALONE], False),
 )
 """llama.cpp's name, the steps as tokenizer.json has them, whether a word that is a token skips the merges."""
 

@@ -19,8 +19,8 @@ from medtune.export.runtimes import Likelihood, Message, Said
 
 PACKAGE = "xllamacpp"
 SERVER = "medtune.export.llama_server"
-# Far above any logit: the token is taken, and its likelihood is told as if it had not been.
 _FORCED = 1e4
+"""Far above any logit."""
 _PATIENCE = 600
 """Seconds that one answer may take."""
 
@@ -58,23 +58,27 @@ class LlamaCpp:
 
     def likelihoods(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[Likelihood]:
         """As `Runtime`."""
-        found = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            *text, end = answer
-            after = self._complete([*prompt, *text], 1, logit_bias=[[end, _FORCED]])
-            found.append(Likelihood(self._forced(prompt, text), _values(after, [end])[0]))
-        return found
+        return [
+            Likelihood(sum(values[:-1]), values[-1])
+            for values in (self._forced(*pair) for pair in zip(prompts, answers, strict=True))
+        ]
 
     def _answer(self, prompt: list[int], max_new_tokens: int) -> Said:
         answer = self._complete(prompt, max_new_tokens)
         ended = answer["stop_type"] == "eos"
         return Said(answer["content"].strip(), answer["tokens_predicted"] - ended, not ended)
 
-    def _forced(self, prompt: list[int], text: list[int]) -> float:
-        if not text:
-            return 0.0
-        grammar = "root ::= " + " ".join(f"<[{token}]>" for token in text)
-        return sum(_values(self._complete(prompt, len(text), grammar=grammar), text))
+    def _forced(self, prompt: list[int], answer: list[int]) -> list[float]:
+        """Log-likelihoods of an answer's tokens, one by one: those before lie in the cache."""
+        values = []
+        for number, token in enumerate(answer):
+            # Its logit is raised for the choice alone; what is told are the probabilities before that.
+            said = self._complete([*prompt, *answer[:number]], 1, logit_bias=[[token, _FORCED]])
+            [step] = said["completion_probabilities"]
+            if step["id"] != token:
+                raise MedtuneError("llama.cpp did not take a token that it was to score; another version may")
+            values.append(float(step["logprob"]))
+        return values
 
     def _complete(self, prompt: list[int], tokens: int, **options: Any) -> dict[str, Any]:
         asked = {
@@ -130,14 +134,6 @@ def llama_cpp(file: Path, context: int, threads: int) -> Iterator[LlamaCpp]:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def _values(answer: dict[str, Any], tokens: Sequence[int]) -> list[float]:
-    """Log-likelihoods of forced tokens."""
-    steps = answer["completion_probabilities"][: len(tokens)]
-    if [step["id"] for step in steps] != list(tokens):
-        raise MedtuneError("llama.cpp did not follow the tokens that it was to score; another version may")
-    return [float(step["logprob"]) for step in steps]
 
 
 def _version() -> str:

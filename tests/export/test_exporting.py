@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
-from medtune.export import exporting
+from medtune.export import exporting, folders
 from medtune.export.exporting import FORMATS, METRICS, Options, export, folder_sha256, require_passed
 from medtune.export.trained import find_trained
 from tests.conftest import edit_params
@@ -97,7 +97,7 @@ def test_an_export_that_drifts_fails_and_does_not_stand_as_if_it_were_good(
 def test_a_template_that_writes_other_prompts_is_found_by_its_tokens(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = exporting.write_merged
+    write = folders.write_merged
 
     def with_other_template(*arguments: object) -> None:
         write(*arguments)  # type: ignore[arg-type]
