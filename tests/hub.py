@@ -1,9 +1,11 @@
-"""A stand-in for the model hub, on loopback: the part of its HTTP API that reading a repository takes.
+"""A stand-in for the model hub, on loopback: the part of its HTTP API that reading a repository takes, and
+pushing files into one.
 
 The answers, down to the error headers, are those that `huggingface_hub` decides by. As on the hub, the list
 of a gated repository's files is public and the files are not, and large files come from another host.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -20,14 +22,23 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 LARGE = (".safetensors", ".bin", ".parquet")
 """What a repository keeps outside git: named by sha256, sent by the other host."""
+
+_LICENCES = ("apache-2.0", "mit", "llama3.2")
 
 _API = re.compile(
     r"/api/(?P<repo>(models|datasets)/[^/]+/[^/]+)(/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+))?"
     r"(/(?P<file>.+))?"
 )
 _FILE = re.compile(r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_WRITES = re.compile(
+    r"/api/(?P<call>validate-yaml|repos/create)|/api/models/(?P<repo>[^/]+/[^/]+)/(?P<step>preupload|commit)/main"
+    r"|/(?P<lfs>[^/]+/[^/]+)\.git/info/lfs/objects/batch"
+)
+_UPLOAD = re.compile(r"/upload/(?P<sha256>[0-9a-f]{64})")
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
 
 
@@ -49,6 +60,7 @@ class Repository:
     commit: str
     readers: set[str] | None = None
     references: tuple[str, ...] = ("main",)
+    private: bool = False
 
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -87,6 +99,11 @@ class Hub:
     """After how many bytes the next answers with a large file break off, and how the connection ends."""
     failing: int | None = None
     """The status of every answer, of a hub that has trouble of its own, or is none (200)."""
+    writers: set[str] = field(default_factory=set)
+    """Tokens that may make repositories and push into them."""
+    made: Path | None = None
+    """Where repositories that are made get their folders."""
+    uploaded: dict[str, bytes] = field(default_factory=dict)
 
     def fetched(self) -> set[str]:
         """The names of the files whose content was asked for."""
@@ -128,6 +145,15 @@ def model_hub() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _faults_of_card(text: str) -> list[str]:
+    """What the hub has to say against the front matter of a README.md."""
+    front = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else {}
+    faults = [] if front.get("license") in _LICENCES else ['"license" must be one of the known ones']
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", front.get("base_model", "")):
+        faults.append('"base_model" with value is not valid. Use a model id')
+    return faults
 
 
 class _Server(ThreadingHTTPServer):
@@ -177,7 +203,77 @@ class _Handler(BaseHTTPRequestHandler):
                 headers["X-Error-Code"] = refused.code
             self._send(refused.status, json.dumps({"error": refused.message}).encode(), headers)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        match = _WRITES.fullmatch(unquote(urlsplit(self.path).path))
+        if match is None:
+            self.do_GET()
+            return
+        assert isinstance(self.server, _Server)
+        self.hub = self.server.hub
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in self.hub.writers:
+            self._send(403 if token in self.hub.tokens else 401, b'{"error": "Forbidden"}', {})
+            return
+        answer, status = self._write(match, content)
+        self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def do_PUT(self) -> None:
+        assert isinstance(self.server, _Server)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        match = _UPLOAD.fullmatch(self.path)
+        assert match and hashlib.sha256(content).hexdigest() == match["sha256"]
+        self.server.hub.uploaded[match["sha256"]] = content
+        self._send(200, b"", {})
+
+    def _write(self, match: re.Match[str], content: bytes) -> tuple[dict[str, Any], int]:
+        """The answer to a request of a push, and its status."""
+        hub = self.hub
+        if match["step"] == "commit":
+            return self._commit(match["repo"], content), 200
+        asked = json.loads(content)
+        if match["call"] == "validate-yaml":
+            errors = _faults_of_card(asked["content"])
+            return {
+                "errors": [{"message": fault} for fault in errors],
+                "warnings": [],
+            }, 400 if errors else 200
+        if match["call"] == "repos/create":
+            name = f"{asked['organization']}/{asked['name']}"
+            if f"models/{name}" in hub.repositories:
+                return {"error": "You already created this model repo", "url": f"{hub.url}/{name}"}, 409
+            assert hub.made is not None
+            (hub.made / name).mkdir(parents=True)
+            new = Repository(hub.made / name, "0" * 40, private=asked.get("visibility") == "private")
+            hub.repositories[f"models/{name}"] = new
+            return {"url": f"{hub.url}/{name}", "name": name, "id": name}, 200
+        if match["step"] == "preupload":
+            modes = {True: "lfs", False: "regular"}
+            large = (*LARGE, ".gguf")
+            files = [
+                {"path": one["path"], "uploadMode": modes[one["path"].endswith(large)], "shouldIgnore": False}
+                for one in asked["files"]
+            ]
+            return {"files": files}, 200
+        objects = [
+            one | {"actions": {"upload": {"href": f"{hub.url}/upload/{one['oid']}"}}}
+            for one in asked["objects"]
+        ]
+        return {"transfer": "basic", "objects": objects}, 200
+
+    def _commit(self, name: str, content: bytes) -> dict[str, Any]:
+        repository = self.hub.repositories[f"models/{name}"]
+        repository.commit = hashlib.sha1(content).hexdigest()
+        for line in map(json.loads, content.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                (repository.folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif line["key"] == "lfsFile":
+                (repository.folder / value["path"]).write_bytes(self.hub.uploaded[value["oid"]])
+        url = f"{self.hub.url}/{name}/commit/{repository.commit}"
+        return {"success": True, "commitOid": repository.commit, "commitUrl": url}
 
     def _repository(self, name: str, revision: str | None, token: str | None) -> Repository:
         repository = self.hub.repositories.get(name)
@@ -200,7 +296,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             siblings = [{"rfilename": repository.entry(path)["path"]} for path in repository.files()]
             identifier = match["repo"].partition("/")[2]
-            answer = {"id": identifier, "sha": repository.commit, "siblings": siblings, "tags": []}
+            answer = {
+                "id": identifier,
+                "sha": repository.commit,
+                "siblings": siblings,
+                "tags": [],
+                "private": repository.private,
+            }
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     @staticmethod

@@ -15,7 +15,7 @@ from medtune.core.errors import MedtuneError, run
 from medtune.run.libraries import forget_stale_bytecode, keep_out
 
 if TYPE_CHECKING:
-    from medtune.export.exporting import Format
+    from medtune.export.places import Format
 
 
 def main() -> None:
@@ -302,7 +302,8 @@ def _export(arguments: argparse.Namespace) -> None:
         return
     if arguments.yes or arguments.public:
         raise MedtuneError("--yes and --public go with --publish ORG/NAME")
-    from medtune.export.exporting import Options, export, require_passed
+    from medtune.export.exporting import Options, export
+    from medtune.export.places import require_passed
 
     found = export(formats, Options(arguments.questions, arguments.dtype, arguments.foreign))
     if arguments.json:

@@ -6,7 +6,7 @@ from typing import Any
 
 from medtune.commands.tables import as_markdown, as_text
 from medtune.core.errors import MedtuneError, nearest
-from medtune.export.exporting import EXPORT, FORMATS, METRICS, Format
+from medtune.export.places import EXPORT, FORMATS, METRICS, Format
 
 HEADER = (
     "",

@@ -5,10 +5,10 @@ from typing import Any
 import yaml
 
 from medtune.core.notices import NOT_MEDICAL_ADVICE
+from medtune.export.places import CARD
 from medtune.export.trained import Trained
 from medtune.model.files import is_hub_id
 
-CARD = "README.md"
 TITLES = {
     "merged": "A model for medical questions",
     "gguf": "A model for medical questions, as GGUF",

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from medtune.core.errors import MedtuneError
-from medtune.core.hashing import file_sha256, files_sha256
+from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json, write_json, write_text
 from medtune.evaluate.params import EvaluateParams
 from medtune.export.drift import Reference, measure, reference
@@ -26,16 +25,21 @@ from medtune.export.gguf_file import PRECISIONS, Origin, require_writable, write
 from medtune.export.llama_cpp import llama_cpp, require_llama_cpp
 from medtune.export.ollama import modelfile
 from medtune.export.params import Form
+from medtune.export.places import (
+    EXPORT,
+    FORMATS,
+    METRICS,
+    Format,
+    folder_sha256,
+    partial_folder,
+    refused_folder,
+)
 from medtune.export.runtimes import Transformers
 from medtune.export.trained import Trained, find_trained
 from medtune.model.adapter import WEIGHTS, load_adapter
 from medtune.model.base import load_model
 from medtune.run.device import choose_device, set_up
 
-Format = Literal["merged", "gguf", "adapter"]
-FORMATS: tuple[Format, ...] = ("merged", "gguf", "adapter")
-EXPORT = Path("models/export")
-METRICS = Path("metrics/export.json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FORMS: dict[Format, tuple[Form, ...]] = {
     "merged": ("merged",),
@@ -73,16 +77,6 @@ def export(formats: Sequence[Format], options: Options) -> dict[str, Any]:
     return found
 
 
-def failures(found: dict[str, Any], formats: Sequence[Format]) -> list[str]:
-    """What is beyond tolerance, in words."""
-    return [
-        f"{form}: {reason}"
-        for kind in formats
-        for form, one in found["formats"][kind]["forms"].items()
-        for reason in one["exceeded"]
-    ]
-
-
 def _require_possible(trained: Trained, formats: Sequence[Format]) -> None:
     if "adapter" in formats:
         require_base_name(trained)
@@ -116,16 +110,16 @@ def _make(trained: Trained, formats: Sequence[Format], options: Options) -> None
     """Write each format into its folder of another name."""
     for kind in formats:
         # What lies there is of another export: it is gone whether this one passes or not.
-        for folder in (EXPORT / kind, _partial(kind), _refused(kind)):
+        for folder in (EXPORT / kind, partial_folder(kind), refused_folder(kind)):
             shutil.rmtree(folder, ignore_errors=True)
     if "adapter" in formats:
-        write_adapter(trained, _partial("adapter"))
+        write_adapter(trained, partial_folder("adapter"))
     if {"gguf", "merged"} & set(formats):
         model = merged(trained)
         if "gguf" in formats:
-            _write_gguf_folder(trained, model, _partial("gguf"))
+            _write_gguf_folder(trained, model, partial_folder("gguf"))
         if "merged" in formats:
-            write_merged(trained, model, _dtype(trained, options), _partial("merged"))
+            write_merged(trained, model, _dtype(trained, options), partial_folder("merged"))
         del model
         gc.collect()
 
@@ -181,7 +175,7 @@ def _measured(
 
 
 def _runtimes(trained: Trained, kind: Format, context: int) -> Iterator[tuple[Form, Any]]:
-    folder, compute = _partial(kind), trained.settings.compute
+    folder, compute = partial_folder(kind), trained.settings.compute
     if kind == "gguf":
         for precision in PRECISIONS:
             with llama_cpp(folder / file_name(precision), context, threads=1) as served:
@@ -193,29 +187,9 @@ def _runtimes(trained: Trained, kind: Format, context: int) -> Iterator[tuple[Fo
 
 def _settled(kind: Format, forms: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Give a format its place, if it passes, and say of which bytes that is told."""
-    partial = _partial(kind)
+    partial = partial_folder(kind)
     passed = not any(one["exceeded"] for one in forms.values())
-    target = EXPORT / kind if passed else _refused(kind)
+    target = EXPORT / kind if passed else refused_folder(kind)
     digest = folder_sha256(partial)
     partial.rename(target)
     return {"sha256": digest, "passed": passed, "forms": forms}
-
-
-def folder_sha256(folder: Path) -> str:
-    """Of all files in an export."""
-    return files_sha256((path for path in folder.rglob("*") if path.is_file()), folder)
-
-
-def require_passed(found: dict[str, Any], formats: Sequence[Format]) -> None:
-    """Raise MedtuneError if a format drifted beyond its tolerance."""
-    if beyond := failures(found, formats):
-        refused = ", ".join(str(_refused(kind)) for kind in formats if not found["formats"][kind]["passed"])
-        raise MedtuneError(f"export: {'; '.join(beyond)}; what drifted lies in {refused}")
-
-
-def _partial(kind: Format) -> Path:
-    return EXPORT / f".{kind}.partial"
-
-
-def _refused(kind: Format) -> Path:
-    return EXPORT / f"refused-{kind}"

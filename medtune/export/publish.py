@@ -12,14 +12,13 @@ from pathlib import Path
 import httpx2
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json
-from medtune.export.card import CARD
-from medtune.export.exporting import EXPORT, METRICS, Format, folder_sha256
+from medtune.export.places import CARD, EXPORT, METRICS, Format, folder_sha256
 
 NAMELESS = ("", "none", "unknown", "other")
 """What is no name of a licence."""
@@ -83,8 +82,8 @@ def publish(publication: Publication, *, public: bool = False) -> str:
         raise MedtuneError("--publish: no token of the hub; set HF_TOKEN or run `hf auth login`")
     hub = HfApi(endpoint=constants.ENDPOINT, token=token)
     with _explained(publication.repository):
-        _require_private(hub, publication.repository, public=public)
         hub.create_repo(publication.repository, private=not public, exist_ok=True)
+        _require_private(hub, publication.repository, public=public)
         commit = hub.create_commit(
             publication.repository,
             [CommitOperationAdd(file.name, publication.folder / file.name) for file in publication.files],
@@ -140,11 +139,7 @@ def _require_named(path: Path, card: str) -> None:
 
 def _require_private(hub: HfApi, repository: str, *, public: bool) -> None:
     """Refuse to push into what everybody reads, unless that is wanted."""
-    try:
-        found = hub.repo_info(repository)
-    except RepositoryNotFoundError:
-        return
-    if not found.private and not public:
+    if not public and not hub.repo_info(repository).private:
         raise MedtuneError(
             f"{repository} is public on the hub; push there with --public, or take another name"
         )

@@ -3,14 +3,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
 from medtune.export import exporting, folders
-from medtune.export.exporting import FORMATS, METRICS, Options, export, folder_sha256, require_passed
+from medtune.export.card import export_card
+from medtune.export.exporting import Options, export
+from medtune.export.places import FORMATS, METRICS, folder_sha256, partial_folder, require_passed
 from medtune.export.trained import find_trained
 from tests.conftest import edit_params
 from tests.export.trained import ROUNDED, create_trained, lock, written
+from tests.hub import model_hub
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def trained(
 
 def test_every_format_answers_in_its_runtime_as_the_adapter_did(trained: Path) -> None:
     found = export(FORMATS, Options())
-    require_passed(found, FORMATS)
+    require_passed(found, [*FORMATS])
     assert found == written(METRICS)
     forms = {form: one for kind in FORMATS for form, one in found["formats"][kind]["forms"].items()}
     assert list(forms) == ["merged", "gguf-f16", "gguf-q8_0", "adapter"]
@@ -43,7 +47,7 @@ def test_equal_adapters_are_exported_to_equal_bytes(trained: Path) -> None:
     digests = []
     for _ in range(2):
         exporting._make(made, FORMATS, Options())
-        digests.append([folder_sha256(exporting._partial(kind)) for kind in FORMATS])
+        digests.append([folder_sha256(partial_folder(kind)) for kind in FORMATS])
     assert digests[0] == digests[1]
 
 
@@ -144,3 +148,18 @@ def test_without_an_adapter_nothing_begins(trained: Path) -> None:
     shutil.rmtree("models/adapter")
     with pytest.raises(MedtuneError, match="run `dvc repro` to train it"):
         export(["merged"], Options())
+
+
+def test_the_hubs_own_check_accepts_every_card(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = find_trained()
+    with model_hub() as hub:
+        hub.writers.add("")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        for kind in FORMATS:
+            card = ModelCard(export_card(made, kind, "Answer the question."))
+            card.validate()
+            assert card.data.to_dict()["base_model"] == "org/tiny"
+            assert "Not medical advice" in card.text
+            assert "> Answer the question." in card.text
+        with pytest.raises(ValueError, match="license"):
+            ModelCard("---\nlicense: my-own\nbase_model: org/tiny\n---\n").validate()

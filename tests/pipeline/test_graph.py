@@ -28,7 +28,7 @@ FLOORS = [
     ("run",),
     ("model",),
     ("data", "train", "answer", "evaluate"),
-    ("verify",),
+    ("verify", "export"),
     ("commands",),
     ("stages",),
 ]
