@@ -13,9 +13,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import read_json, write_json, write_text
 from medtune.export.card import export_card
-from medtune.export.places import CARD
+from medtune.export.places import CARD, RECORD
 from medtune.export.trained import Trained
-from medtune.model.adapter import CONFIG, RECORD, WEIGHTS
+from medtune.model.adapter import CONFIG, WEIGHTS
 from medtune.model.base import end_ids
 
 TOKENIZER_CONFIG = "tokenizer_config.json"

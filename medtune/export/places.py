@@ -11,6 +11,8 @@ FORMATS: tuple[Format, ...] = ("merged", "gguf", "adapter")
 EXPORT = Path("models/export")
 METRICS = Path("metrics/export.json")
 CARD = "README.md"
+RECORD = "record.json"
+"""What went into an adapter; it lies beside the adapter's folder."""
 
 
 def partial_folder(kind: Format) -> Path:

@@ -6,7 +6,7 @@ if it is said to be foreign, with the parameters of params.yaml.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json
 from medtune.export.params import ExportParams
-from medtune.model.adapter import ADAPTER_FILES, RECORD, WEIGHTS, check_adapter, check_record
+from medtune.export.places import RECORD
+from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, check_adapter
 from medtune.model.base import base_folder, describe_base, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.files import is_hub_id
@@ -77,8 +78,9 @@ def find_trained(folder: Path = ADAPTER, *, foreign: bool = False) -> Trained:
     record = None if foreign else _own_record(folder)
     if record is not None:
         settings = _recorded(settings, record, folder)
-    check_adapter(folder, settings.model)
-    check_record(folder, settings.model, settings.compute)
+    origin = check_adapter(folder, settings.model, settings.compute)
+    if origin is not None:
+        settings = replace(settings, prompt=origin.prompt)
     if record is not None and record["base_model"] != (here := describe_base(settings.model)):
         differing = sorted(key for key in here if record["base_model"].get(key) != here[key])
         raise MedtuneError(

@@ -17,7 +17,12 @@ TRAINING = {"steps": 10, "epochs": 0.8, "examples": 100, "validation_loss": 1.5,
 FIGURES = {"tuned": {"accuracy": 0.22}, "base": {"accuracy": 0.0}, "lookup": {"accuracy": 0.19}}
 
 
-PROMPT = {"system": "Answer in short.", "date": None, "template_options": {}, "template": None}
+PROMPT: dict[str, object] = {
+    "system": "Answer in short.",
+    "date": None,
+    "template_options": {},
+    "template": None,
+}
 
 
 def card(

@@ -15,6 +15,8 @@ from medtune.core.hashing import file_sha256
 from medtune.core.outputs import write_json
 from medtune.model.adapter import ADAPTER_FILES, attach_lora, publish_adapter, save_adapter
 from medtune.model.base import describe_base, load_tokenizer
+from medtune.model.chat import ChatEncoder
+from medtune.model.origin import Origin
 from medtune.model.params import LoraParams
 from medtune.run.lock_file import dvc_md5
 from tests.conftest import ROOT, edit_params, example
@@ -84,20 +86,23 @@ def questions() -> list[Example]:
 def _train(folder: Path) -> None:
     """Leave what the stage finetune leaves, with random weights in the adapter."""
     settings = Settings.load()
-    base = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
-    adapted = attach_lora(base, LORA, settings.model)
+    model = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    adapted = attach_lora(model, LORA, settings.model)
     torch.manual_seed(1)
     for name, weight in adapted.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.05)
     adapter = folder / "models/adapter"
     save_adapter(adapted, folder / "checkpoint")
-    publish_adapter(folder / "checkpoint", load_tokenizer(folder / "base"), adapter)
+    encoder = ChatEncoder(load_tokenizer(folder / "base"), settings.prompt)
+    base = describe_base(settings.model)
+    origin = Origin(base["sha256"], settings.compute.quantization, settings.prompt)
+    publish_adapter(folder / "checkpoint", encoder, adapter, origin)
     sections = {part.name: part.model_dump() for part in (settings.model, settings.prompt, settings.compute)}
     record = {
         "inputs": {},
         "parameters": sections,
-        "base_model": describe_base(settings.model),
+        "base_model": base,
         "adapter": file_sha256(adapter / "adapter_model.safetensors"),
     }
     write_json(folder / "models/record.json", record)

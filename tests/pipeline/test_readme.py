@@ -130,4 +130,15 @@ def test_the_tree_names_every_stage_and_what_stands_on_top() -> None:
 
 def test_the_tree_tells_the_floors_apart() -> None:
     packages = re.findall(r"^ {2}(\w+)/", TREE, re.M)
-    assert packages == ["commands", "verify", "export", "data", "train", "answer", "evaluate", "model", "run", "core"]
+    assert packages == [
+        "commands",
+        "verify",
+        "export",
+        "data",
+        "train",
+        "answer",
+        "evaluate",
+        "model",
+        "run",
+        "core",
+    ]
