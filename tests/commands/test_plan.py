@@ -214,7 +214,7 @@ def test_a_verdict_names_the_parameter_to_change() -> None:
     assert Need("finetune", {"pass": GIB / 2}).verdict(device) == "finetune fits"
     assert "but not into the 1.00 GiB that are free" in Need("finetune", {"pass": 2 * GIB}).verdict(device)
     verdict = Need("answer", {"cache": 4 * GIB}).verdict(device)
-    assert verdict.startswith("answer does not fit: 1.00 GiB too much; lower answer.batch_size")
+    assert verdict.startswith("answer does not fit: 1.00 GiB too much; lower answer.tokens_per_batch, ")
     verdict = Need("finetune", {"pass": GIB / 2}, ran_out=True).verdict(device)
     assert verdict.startswith("finetune does not fit into the 1.00 GiB that are free; ")
     assert "finetune.gradient_checkpointing to true" in verdict
@@ -253,9 +253,16 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], expected: str) -> Non
     assert "Traceback" not in result.stderr
 
 
-def test_other_architectures_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"n_embd": 8}')
-    with pytest.raises(MedtuneError, match="only Llama's architecture"):
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "gpt2", "n_embd": 8}, "model_type 'gpt2' of its config.json is not supported"),
+        ({"model_type": "llama", "n_embd": 8}, "has no 'hidden_size'"),
+    ],
+)
+def test_other_architectures_are_refused(tmp_path: Path, config: dict[str, object], expected: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MedtuneError, match=expected):
         Shape.from_config(tmp_path / "config.json")
 
 

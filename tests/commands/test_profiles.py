@@ -219,7 +219,7 @@ def test_a_key_that_was_left_out_is_put_back(project: Path) -> None:
         ("modle: {source: x}", "unknown section 'modle'; did you mean 'model'?"),
         (
             "compute: {attention: flash}",
-            "compute.attention is 'flash': must be 'eager' or 'sdpa'",
+            "compute.attention is 'flash': must be 'auto', 'eager' or 'sdpa'",
         ),
         ("model: {revision: main}", "model.revision is 'main': must be 40 hexadecimal digits"),
         ("finetune: 3", "finetune is 3: must be a mapping of keys to values"),
@@ -282,7 +282,7 @@ def test_use_shows_the_difference_and_says_what_to_run(project: Path) -> None:
     assert Path("params.yaml").read_bytes() == SHIPPED
     shown = medtune("use", "llama-3.2-1b", cwd=project)
     for result in (dry, shown):
-        assert "\n-  attention: eager\n+  attention: sdpa\n" in result.stdout
+        assert "\n-  precision: auto\n+  precision: bfloat16\n" in result.stdout
         assert "\n-  license: apache-2.0\n+  license: llama3.2\n" in result.stdout
     assert dry.stdout.endswith("\nnothing was written\n")
     assert shown.stdout.endswith("\nparams.yaml is profile llama-3.2-1b; run: dvc repro\n")
