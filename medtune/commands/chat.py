@@ -8,7 +8,7 @@ from pathlib import Path
 from medtune.answer.answerer import Answerer
 from medtune.answer.conversation import Conversation
 from medtune.commands.tables import without_control
-from medtune.core.errors import MedtuneError, nearest
+from medtune.core.errors import Interrupted, MedtuneError, nearest
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 
 PROMPT = ">>> "
@@ -44,7 +44,7 @@ def chat(adapter: Path | None, context: Path | None = None) -> None:
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:
             if not at_terminal:
-                raise
+                raise Interrupted("what was answered stands above") from None
             print("\n(stopped)", file=sys.stderr)
 
 

@@ -63,11 +63,10 @@ def serve(*, base: bool, precision: str, host: str, port: int, threads: int | No
     print(NOT_MEDICAL_ADVICE.replace("*", ""), file=sys.stderr)
     if warning := exposure(host):
         print(warning, file=sys.stderr)
-    params = server_params(served, host, port, threads)
     stop = threading.Event()
-    server = _started(params, served.path)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    server = _started(server_params(served, host, port, threads), served.path)
     print(f'{served.path} as "{MODEL}" at {server.listening_address}/v1 (Ctrl-C ends it)', flush=True)
     stop.wait()
     # llama.cpp waits half a minute for an answer whose reader has gone.

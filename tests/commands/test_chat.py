@@ -7,14 +7,16 @@ import re
 import select
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medtune.answer.answerer import Answerer
+from medtune.answer.conversation import Conversation
 from medtune.commands.chat import chat
-from medtune.core.errors import MedtuneError
+from medtune.core.errors import Interrupted, MedtuneError
 from medtune.model.chat import ChatEncoder
 from tests.answer.test_answerer import ANSWER, PROMPT
 from tests.conftest import ROOT, edit_params
@@ -49,6 +51,20 @@ def test_in_a_pipe_answers_are_all_that_is_printed(
     assert printed.err.startswith(TOLD)
     assert "cut off at 8 tokens (answer.max_new_tokens in params.yaml)" in printed.err
     assert ">>>" not in printed.err
+
+
+def test_ctrl_c_in_a_pipe_ends_it(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(self: Conversation, question: str) -> Iterator[str]:
+        yield "A high"
+        raise KeyboardInterrupt
+
+    pipe(monkeypatch, "What is fever?\nWhy?\n")
+    monkeypatch.setattr(Conversation, "ask", stopped)
+    with pytest.raises(Interrupted, match="what was answered stands above"):
+        chat(None)
+    assert capsys.readouterr().out == "A high"
 
 
 def test_a_file_of_context_stands_before_the_first_question(

@@ -77,7 +77,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def client_of(address: str, key: str = "-") -> OpenAI:
-    return OpenAI(base_url=address, api_key=key, max_retries=0, http_client=httpx2.Client(trust_env=False))
+    return OpenAI(base_url=address, api_key=key, http_client=httpx2.Client(trust_env=False))
 
 
 @pytest.fixture
