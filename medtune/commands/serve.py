@@ -158,8 +158,10 @@ def server_params(served: Served, host: str, port: int, threads: int | None = No
     # No page of a browser but this machine's own may ask; no conversation can be read by others.
     params.cors_origins, params.ui, params.endpoint_slots = "localhost", False, False
     params.offline, params.verbosity = True, 1
+    pinned = threads or ComputeParams.load().threads
     for cpu in (params.cpuparams, params.cpuparams_batch):
-        cpu.n_threads, cpu.poll = threads or ComputeParams.load().threads, 0
+        # For -1, as for `auto`, llama.cpp counts the cores.
+        cpu.n_threads, cpu.poll = (pinned if isinstance(pinned, int) else -1), 0
     return params
 
 

@@ -4,7 +4,7 @@ llama.cpp renders the template with what was said in it and then reads the whole
 with `<|im_end|>` in a question, a user would end the turn and forge another. It cannot be told which parts
 are contents. So what goes before the template puts a character of no width into every control token of a
 content, which then is read as the pieces of a text. It also sets what the model was trained with where a
-client leaves it out: the system prompt, the day and the template's options.
+client leaves it out: the system prompt, the day, the template's options, or a template of the user's own.
 """
 
 import json
@@ -83,7 +83,7 @@ def served_template(described: Described, prompt: Mapping[str, Any]) -> str:
         before += f"{{%- macro strftime_now(format) -%}}{{{{ {_literal(day)} }}}}{{%- endmacro -%}}\n"
     for name, value in options.items():
         before += f"{{%- set {name} = {_literal(value)} -%}}\n"
-    return before + described.template
+    return before + (prompt.get("template") or described.template)
 
 
 def _literal(value: Any) -> str:
