@@ -19,14 +19,14 @@ from typing import Any
 
 from medtune.commands.served_template import describe_gguf, served_template
 from medtune.core.errors import MedtuneError
-from medtune.core.hashing import file_sha256, files_sha256
+from medtune.core.hashing import file_sha256
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 from medtune.core.outputs import read_json
+from medtune.export.places import EXPORT, METRICS, folder_sha256
 
-EXPORT = Path("models/export/gguf")
-FIGURES = Path("metrics/export.json")
-WEIGHTS = Path("models/adapter/adapter_model.safetensors")
-PRECISIONS = ("f16", "q8_0")
+GGUF = EXPORT / "gguf"
+ADAPTER = Path("models/adapter")
+WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
 MODEL = "medtune-not-medical-advice"
 """What clients see: in the list of models and in every answer."""
 API_KEY = "MEDTUNE_API_KEY"
@@ -75,24 +75,22 @@ def serve(*, base: bool, precision: str, host: str, port: int, threads: int | No
 
 def find_export(precision: str) -> Served:
     """The export of the adapter that is here, whole, as it passed."""
-    path = EXPORT / f"model-{precision}.gguf"
+    path = GGUF / f"model-{precision}.gguf"
     if not path.is_file():
         raise MedtuneError(f"{path}: not there; {_HINT}")
     if not WEIGHTS.is_file():
         raise MedtuneError(f"{WEIGHTS}: not there; run `dvc repro` to train it or `dvc pull` to fetch it")
     try:
-        figures = read_json(FIGURES)
+        figures = read_json(METRICS)
         adapter, known = figures["adapter"], figures["formats"]["gguf"]["sha256"]
     except FileNotFoundError:
-        raise MedtuneError(
-            f"{FIGURES}: not there, and so nothing says of what {EXPORT} is; {_HINT}"
-        ) from None
+        raise MedtuneError(f"{METRICS}: not there, nothing tells of {GGUF}; {_HINT}") from None
     except (ValueError, KeyError, TypeError):
-        raise MedtuneError(f"{FIGURES}: tells nothing of {EXPORT}; {_HINT}") from None
+        raise MedtuneError(f"{METRICS}: tells nothing of {GGUF}; {_HINT}") from None
     if adapter != file_sha256(WEIGHTS):
-        raise MedtuneError(f"{EXPORT}: made from another adapter than {WEIGHTS.parent}; {_HINT}")
-    if known != files_sha256((file for file in EXPORT.rglob("*") if file.is_file()), EXPORT):
-        raise MedtuneError(f"{EXPORT}: not the files that {FIGURES} tells of; {_HINT}")
+        raise MedtuneError(f"{GGUF}: made from another adapter than {ADAPTER}; {_HINT}")
+    if known != folder_sha256(GGUF):
+        raise MedtuneError(f"{GGUF}: not the files that {METRICS} tells of; {_HINT}")
     return Served(path, _trained_prompt())
 
 
@@ -166,15 +164,12 @@ def server_params(served: Served, host: str, port: int, threads: int | None = No
 
 
 def _trained_prompt() -> Mapping[str, Any]:
-    """That of the record beside the export; of a foreign adapter, which has none, that of params.yaml."""
+    """That of the adapter; one from elsewhere does not say, and is asked with that of params.yaml."""
+    from medtune.model.origin import read_origin
     from medtune.model.params import PromptParams
 
-    try:
-        return read_json(EXPORT / "record.json")["parameters"]["prompt"]
-    except FileNotFoundError:
-        return PromptParams.load().model_dump()
-    except (ValueError, KeyError, TypeError):
-        raise MedtuneError(f"{EXPORT}/record.json: not a record that medtune wrote; {_HINT}") from None
+    origin = read_origin(WEIGHTS, CONFIG)
+    return (origin.prompt if origin else PromptParams.load()).model_dump()
 
 
 def _started(params: Any, path: Path) -> Any:
