@@ -45,8 +45,10 @@ def build_tiny_base(folder: Path) -> dict[str, object]:
     return save_base(build_tiny_llama(), tokenizer, folder)
 
 
-def create_tiny_project(folder: Path, base: Mapping[str, object], params: Mapping[str, object]) -> Path:
-    """A repository whose questions are arithmetic, every other with choices, prepared."""
+def create_tiny_project(
+    folder: Path, base: Mapping[str, object], params: Mapping[str, object], *, prepared: bool = True
+) -> Path:
+    """A repository whose questions are arithmetic, every other with choices."""
     folder = create_project(folder, {**TINY, **base, **params})
     rows = [
         {"id": str(i), "question": f"What is {i} + {i * i}?", "answer": f"{i + i * i}", "kind": "definition"}
@@ -56,5 +58,6 @@ def create_tiny_project(folder: Path, base: Mapping[str, object], params: Mappin
     lines = "".join(json.dumps(row | {"group": row["id"]}) + "\n" for row in rows)
     (folder / "data/raw/questions.jsonl").write_text(lines)
     declare([Path("data/raw/questions.jsonl")], folder / "dvc.yaml")
-    run("dvc", "repro", "prepare", cwd=folder)
+    if prepared:
+        run("dvc", "repro", "prepare", cwd=folder)
     return folder

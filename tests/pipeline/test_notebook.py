@@ -61,7 +61,7 @@ def test_it_trains_shows_asks_and_saves_what_another_machine_can_fetch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = build_tiny_base(tmp_path / "base")
-    project = create_tiny_project(tmp_path / "medtune", base, SMALL)
+    project = create_tiny_project(tmp_path / "medtune", base, SMALL, prepared=False)
     model = {name.removeprefix("model."): value for name, value in base.items()}
     profile = {"model": model, "finetune": {"learning_rate": 0.02}}
     (project / "profiles/tiny.yaml").write_text("# A tiny one\n" + yaml.safe_dump(profile))
