@@ -63,6 +63,10 @@ class Bench:
 
     def plain_model(self) -> Any:
         """Base and adapter as most make them, with the same numbers as medtune's."""
+        # As PyTorch comes: any algorithm and any kernel of attention.
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(True)
+        torch.backends.cuda.enable_cudnn_sdp(True)
         options: dict[str, Any] = {"dtype": self.dtype, "device_map": {"": self.device}}
         if self.compute.quantization:
             options["quantization_config"] = BitsAndBytesConfig(
