@@ -5,6 +5,7 @@
    accuracy shown to be another one? Weights, precision and kernels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -169,7 +170,9 @@ def _log_likelihood(runtime: Runtime, known: Reference) -> dict[str, float]:
         for one, other in zip(made, known.likelihoods, strict=True)
     ]
     mean = sum(differences) / len(differences)
-    return {"largest": round(max(differences), DIGITS), "mean": round(mean, DIGITS)}
+    # The largest of several may hide a NaN, their mean does not.
+    largest = max(differences) if math.isfinite(mean) else mean
+    return {"largest": round(largest, DIGITS), "mean": round(mean, DIGITS)}
 
 
 def _exceeded(found: Mapping[str, Any], tolerance: Tolerance, form: Form) -> list[str]:
@@ -185,7 +188,8 @@ def _exceeded(found: Mapping[str, Any], tolerance: Tolerance, form: Form) -> lis
         if value < (least := getattr(tolerance, name))
     ]
     largest = found["log_likelihood"]["largest"]
-    if largest > tolerance.log_likelihood:
+    # As a negation: NaN is within no tolerance.
+    if not largest <= tolerance.log_likelihood:
         beyond.append(
             f"a reference answer's log-likelihood is {largest:g} nats off, {key}.log_likelihood allows "
             f"{tolerance.log_likelihood:g}"
