@@ -151,6 +151,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--dtype", choices=["float32", "bfloat16", "float16"], help="of merged (default: that of the base)"
     )
     export.add_argument("--foreign", action="store_true", help="an adapter that was not trained here")
+    export.add_argument("--stage", action="store_true", help="let `dvc repro` do it: a stage in dvc.yaml")
     export.add_argument(
         "--publish",
         metavar="ORG/NAME",
@@ -302,6 +303,13 @@ def _export(arguments: argparse.Namespace) -> None:
         return
     if arguments.yes or arguments.public:
         raise MedtuneError("--yes and --public go with --publish ORG/NAME")
+    if arguments.stage:
+        from medtune.export.stage_file import declare
+
+        changed = declare(formats)
+        said = f"dvc.yaml: the stage export makes {', '.join(formats)}" if changed else "nothing changes"
+        print(f"{said}; run: dvc repro")
+        return
     from medtune.export.exporting import Options, export
     from medtune.export.places import require_passed
 

@@ -112,8 +112,8 @@ def _train(folder: Path) -> None:
 def lock(folder: Path) -> None:
     """Write the dvc.lock that names the adapter as it lies there."""
     paths = [*(Path("models/adapter") / name for name in ADAPTER_FILES), Path("models/record.json")]
-    outs = [{"path": path.as_posix(), "md5": dvc_md5(folder / path)} for path in paths]
-    content = {"stages": {"finetune": {"cmd": "python -m stages.finetune", "outs": outs}}}
+    outs = [{"path": path.as_posix(), "hash": "md5", "md5": dvc_md5(folder / path)} for path in paths]
+    content = {"schema": "2.0", "stages": {"finetune": {"cmd": "python -m stages.finetune", "outs": outs}}}
     (folder / "dvc.lock").write_text(yaml.safe_dump(content))
 
 
