@@ -28,7 +28,7 @@ from medtune.export.params import Form, Tolerance
 from medtune.export.runtimes import Likelihood, Message, Runtime
 from medtune.export.trained import Trained
 from medtune.model.adapter import WEIGHTS, load_adapter
-from medtune.model.base import load_model, load_tokenizer
+from medtune.model.base import load_model
 from medtune.run.device import set_up
 
 TEST = Path("data/prepared/test.jsonl")
@@ -53,7 +53,6 @@ class Reference:
     choices: list[list[list[int]]]
     likelihoods: list[Likelihood]
     max_new_tokens: int
-    self_contained: bool
 
     @property
     def context(self) -> int:
@@ -86,7 +85,6 @@ def reference(trained: Trained, questions: int | None) -> Reference:
         choices=[[encoder.encode_answer(one) for one in example.choices or ()] for example in examples],
         likelihoods=_likelihoods(trained, prompts, right),
         max_new_tokens=trained.settings.answer.max_new_tokens,
-        self_contained=_is_self_contained(trained, conversations, prompts),
     )
 
 
@@ -135,7 +133,7 @@ def _prompts(runtime: Runtime, known: Reference) -> dict[str, Any]:
     if plain:
         bare = runtime.prompts([messages for messages, _ in plain])
         found["without_system"] = _share(one == prompt for one, (_, prompt) in zip(bare, plain, strict=True))
-    return found | {"self_contained": known.self_contained}
+    return found
 
 
 def _said(runtime: Runtime, known: Reference) -> dict[str, AnswerText]:
@@ -179,7 +177,7 @@ def _exceeded(found: Mapping[str, Any], tolerance: Tolerance, form: Form) -> lis
     key = f"export.{form.replace('-', '_')}"
     prompts, accuracy = found["prompts"], found["accuracy"]
     shares = [("prompts", prompts["identical"], "identical prompts")]
-    if prompts["self_contained"] and "without_system" in prompts:
+    if "without_system" in prompts:
         shares.append(("prompts", prompts["without_system"], "identical prompts without a system message"))
     shares.append(("answers", found["answers"]["identical"], "identical answers"))
     beyond = [
@@ -256,15 +254,3 @@ def _likelihoods(
         odds = choice_log_likelihoods(model, prompts[part], [[ids] for ids in right[part]])  # type: ignore[arg-type]
         found += [Likelihood(one.texts[0], one.ends[0]) for one in odds]
     return found
-
-
-def _is_self_contained(
-    trained: Trained, conversations: Sequence[list[Message]], prompts: Sequence[list[int]]
-) -> bool:
-    """Whether the adapter's template writes the trained system prompt where no message brings one."""
-    tokenizer = load_tokenizer(trained.folder) if (trained.folder / "chat_template.jinja").is_file() else None
-    if tokenizer is None or conversations[0][0]["role"] != "system":
-        return False
-    bare = conversations[0][1:]
-    text = tokenizer.apply_chat_template(bare, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False).input_ids == prompts[0]

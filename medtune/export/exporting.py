@@ -36,7 +36,7 @@ from medtune.export.places import (
 )
 from medtune.export.runtimes import Transformers
 from medtune.export.trained import Trained, find_trained
-from medtune.model.adapter import WEIGHTS, load_adapter
+from medtune.model.adapter import WEIGHTS, load_adapter, merge
 from medtune.model.base import load_model
 from medtune.run.device import choose_device, set_up
 
@@ -130,8 +130,7 @@ def merged(trained: Trained) -> PreTrainedModel:
     set_up(settings.compute, settings.answer.seed)
     plain = settings.compute.model_copy(update={"quantization": None})
     base = load_model(settings.model, plain, torch.float32, torch.device("cpu"))
-    model: PreTrainedModel = load_adapter(base, trained.folder).merge_and_unload()
-    return model
+    return merge(load_adapter(base, trained.folder), trained.encoder().probes())
 
 
 def _dtype(trained: Trained, options: Options) -> torch.dtype:

@@ -60,9 +60,10 @@ class Trained:
         return AutoConfig.from_pretrained(self.base, local_files_only=True, trust_remote_code=False)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The adapter's, with the template saved with it; a foreign one may have the base's alone."""
-        own = all((self.folder / name).is_file() for name in ADAPTER_FILES)
-        return load_tokenizer(self.folder if own else self.base)
+        """The base's, with a template that writes the prompt of the training by itself."""
+        tokenizer = load_tokenizer(self.base)
+        tokenizer.chat_template = self.encoder().template.as_trained()
+        return tokenizer
 
     def encoder(self) -> ChatEncoder:
         """What writes the tokens that the adapter was trained and evaluated on."""
