@@ -5,6 +5,7 @@ adapter for which these are known: the one that the stage `finetune` left. One f
 if it is said to be foreign, with the parameters of params.yaml.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,15 @@ class Trained:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's, with a template that writes the prompt of the training by itself."""
         tokenizer = load_tokenizer(self.base)
-        tokenizer.chat_template = self.encoder().template.as_trained()
+        template, prompt = self.encoder().template.as_trained(), self.settings.prompt
+        given = {"date_string": prompt.date} if prompt.date is not None else {}
+        # Also where a runtime gives its own: llama.cpp gives every template today's day, and lets it think.
+        pinned = [
+            f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}\n"
+            for name, value in sorted((given | prompt.template_options).items())
+            if name in template
+        ]
+        tokenizer.chat_template = "".join([*pinned, template])
         return tokenizer
 
     def encoder(self) -> ChatEncoder:

@@ -31,8 +31,8 @@ def test_every_format_answers_in_its_runtime_as_the_adapter_did(trained: Path) -
     forms = {form: one for kind in FORMATS for form, one in found["formats"][kind]["forms"].items()}
     assert list(forms) == ["merged", "gguf-f16", "gguf-q8_0", "adapter"]
     for one in forms.values():
-        assert one["questions"] == 4
-        assert one["prompts"]["identical"] == 1
+        assert one["questions"] == 5
+        assert one["prompts"] == {"identical": 1, "without_system": 1}
     for name in ("merged", "adapter"):
         assert forms[name]["log_likelihood"]["largest"] < 1e-3
         assert forms[name]["answers"]["identical"] == 1
@@ -40,6 +40,17 @@ def test_every_format_answers_in_its_runtime_as_the_adapter_did(trained: Path) -
     assert forms["gguf-f16"]["log_likelihood"]["largest"] < 0.05
     for kind in FORMATS:
         assert found["formats"][kind]["sha256"] == folder_sha256(Path("models/export") / kind)
+
+
+def test_the_day_and_the_prompt_of_the_training_are_in_every_template(
+    tmp_path: Path, llama3_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_trained(tmp_path / "here", llama3_tokenizer, chdir=monkeypatch.chdir)
+    found = export(FORMATS, Options())
+    require_passed(found, [*FORMATS])
+    for kind in FORMATS:
+        for one in found["formats"][kind]["forms"].values():
+            assert one["prompts"] == {"identical": 1, "without_system": 1}
 
 
 def test_equal_adapters_are_exported_to_equal_bytes(trained: Path) -> None:

@@ -19,7 +19,7 @@ from medtune.model.chat import ChatEncoder
 from medtune.model.origin import Origin
 from medtune.model.params import LoraParams
 from medtune.run.lock_file import dvc_md5
-from tests.conftest import ROOT, edit_params, example
+from tests.conftest import EARLIER, ROOT, edit_params, example
 from tests.tiny import save_base
 
 LORA = LoraParams(
@@ -73,14 +73,15 @@ def create_trained(
 
 
 def questions() -> list[Example]:
-    """A few without choices and one with."""
+    """A few as they come, one with choices, one in a conversation."""
     asked = ["What is fever?", "Which organ systems does fever affect?", "What is 12 + 345?"]
     found = [
         example(id=str(number), group=str(number), question=text, answer="A high temperature.")
         for number, text in enumerate(asked)
     ]
     choices = ["nervous system", "long fingers", "fever"]
-    return [*found, example(id="c", group="c", choices=choices, answer="fever")]
+    chosen = example(id="c", group="c", choices=choices, answer="fever")
+    return [*found, chosen, example(id="m", group="m", question="A sign, then?", messages=EARLIER)]
 
 
 def _train(folder: Path) -> None:
