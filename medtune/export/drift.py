@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import binomtest
 
 from medtune.answer.answerer import Answerer
 from medtune.answer.choices import choice_log_likelihoods
@@ -21,7 +22,7 @@ from medtune.core.answers import AnswerText, read_answers
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example, read_jsonl
 from medtune.core.hashing import file_sha256, unit_hash
-from medtune.evaluate.comparison import compare
+from medtune.evaluate.comparison import LEVEL, compare
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import predict
 from medtune.export.params import Form, Tolerance
@@ -105,9 +106,8 @@ def measure(
     found: dict[str, Any] = {"runtime": runtime.name, "questions": len(known.examples)}
     found["prompts"] = _prompts(runtime, known)
     said = _said(runtime, known)
-    found["answers"] = {
-        "identical": _share(said[e.id].text == known.given[e.id].text for e in known.examples)
-    }
+    same = [said[example.id].text == known.given[example.id].text for example in known.examples]
+    found["answers"] = {"identical": _share(same), "differing": same.count(False)}
     found["log_likelihood"] = _log_likelihood(runtime, known)
     before, after = (
         [predict(example, side[example.id], rules) for example in known.examples]
@@ -176,15 +176,19 @@ def _log_likelihood(runtime: Runtime, known: Reference) -> dict[str, float]:
 def _exceeded(found: Mapping[str, Any], tolerance: Tolerance, form: Form) -> list[str]:
     key = f"export.{form.replace('-', '_')}"
     prompts, accuracy = found["prompts"], found["accuracy"]
-    shares = [("prompts", prompts["identical"], "identical prompts")]
+    shares = [(prompts["identical"], "identical prompts")]
     if "without_system" in prompts:
-        shares.append(("prompts", prompts["without_system"], "identical prompts without a system message"))
-    shares.append(("answers", found["answers"]["identical"], "identical answers"))
+        shares.append((prompts["without_system"], "identical prompts without a system message"))
     beyond = [
-        f"{value:.1%} {words}, {key}.{name} asks for {least:.1%}"
-        for name, value, words in shares
-        if value < (least := getattr(tolerance, name))
+        f"{value:.1%} {words}, {key}.prompts asks for {tolerance.prompts:.1%}"
+        for value, words in shares
+        if value < tolerance.prompts
     ]
+    if is_below(found["answers"]["differing"], found["questions"], tolerance.answers):
+        beyond.append(
+            f"{found['answers']['identical']:.1%} identical answers, {key}.answers asks for "
+            f"{tolerance.answers:.1%}"
+        )
     largest = found["log_likelihood"]["largest"]
     # As a negation: NaN is within no tolerance.
     if not largest <= tolerance.log_likelihood:
@@ -198,6 +202,14 @@ def _exceeded(found: Mapping[str, Any], tolerance: Tolerance, form: Form) -> lis
             f"{100 * tolerance.accuracy:.1f}"
         )
     return beyond
+
+
+def is_below(differing: int, questions: int, least: float) -> bool:
+    """Whether a share of identical answers is shown to be less than `least`: of few questions one may differ.
+
+    With `least` 1 none may.
+    """
+    return float(binomtest(differing, questions, 1 - least, alternative="greater").pvalue) < LEVEL
 
 
 def _share(hits: Any) -> float:

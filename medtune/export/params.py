@@ -16,7 +16,8 @@ class Tolerance(Strict):
     prompts: float = Field(ge=0, le=1)
     """The least share of prompts that its own template and tokenizer write with the same tokens."""
     answers: float = Field(ge=0, le=1)
-    """The least share of questions that it answers with the same words, given the same tokens."""
+    """The least share of questions that it answers with the same words, given the same tokens; it fails if it
+    is shown to be less."""
     log_likelihood: float = Field(ge=0)
     """The largest difference in the log-likelihood of a reference answer, in nats."""
     accuracy: float = Field(ge=0, le=1)

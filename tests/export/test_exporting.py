@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from medtune.core.errors import MedtuneError
 from medtune.export import exporting, folders
 from medtune.export.card import export_card
+from medtune.export.drift import is_below
 from medtune.export.exporting import Options, export
 from medtune.export.places import FORMATS, METRICS, folder_sha256, partial_folder, require_passed
 from medtune.export.trained import find_trained
@@ -138,6 +139,24 @@ def test_damaged_weights_are_found_by_their_answers(trained: Path, monkeypatch: 
     monkeypatch.setattr(exporting, "merged", damaged)
     with pytest.raises(MedtuneError, match="nats off"):
         require_passed(export(["merged"], Options()), ["merged"])
+
+
+@pytest.mark.parametrize(
+    ("differing", "questions", "least", "below"),
+    [
+        (0, 1, 1.0, False),
+        (1, 1000, 1.0, True),
+        (1, 16, 0.95, False),
+        (5, 100, 0.95, False),
+        (12, 100, 0.95, True),
+        (4, 4, 0.95, True),
+        (4, 4, 0.0, False),
+    ],
+)
+def test_of_few_questions_one_may_differ_unless_none_may(
+    differing: int, questions: int, least: float, below: bool
+) -> None:
+    assert is_below(differing, questions, least) is below
 
 
 def test_the_adapter_of_no_run_is_refused_unless_it_is_said_to_be_foreign(trained: Path) -> None:
