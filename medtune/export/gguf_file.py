@@ -271,6 +271,11 @@ def _tokens(described: Mapping[str, Any], size: int) -> tuple[list[str], list[To
     )
 
 
+def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer writes its BOS before a text; a template that begins with one has its own."""
+    return bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
+
+
 def _write_tokenizer(
     writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: int, end_id: int
 ) -> None:
@@ -282,9 +287,7 @@ def _write_tokenizer(
     writer.add_token_list(texts)
     writer.add_token_types(kinds)
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    # What the tokenizer writes before a text; a template that begins with a BOS has its own.
-    begins = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-    writer.add_add_bos_token(begins)
+    writer.add_add_bos_token(begins_with_bos(tokenizer))
     writer.add_add_space_prefix(False)
     if tokenizer.bos_token_id is not None:
         writer.add_bos_token_id(tokenizer.bos_token_id)

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from medtune.core.errors import MedtuneError
 from medtune.core.notices import NOT_MEDICAL_ADVICE
+from medtune.export.gguf_file import begins_with_bos
 from medtune.export.trained import Trained
 
 _MARK = "\ue000"
@@ -44,6 +45,9 @@ def go_template(tokenizer: PreTrainedTokenizerBase, *, system: bool) -> str:
         if not found:
             raise MedtuneError("gguf: the model's chat template does not write the messages in order")
         fragments.append(before)
+    if begins_with_bos(tokenizer):
+        # Ollama writes it before whatever its template writes, as the GGUF says.
+        fragments[0] = fragments[0].removeprefix(str(tokenizer.bos_token))
     *opening, answer, another = fragments
     if text != answer or any("{{" in part or '"""' in part for part in fragments):
         raise MedtuneError("gguf: the model's chat template cannot be written in Ollama's language")

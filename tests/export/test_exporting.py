@@ -193,3 +193,14 @@ def test_the_hubs_own_check_accepts_every_card(trained: Path, monkeypatch: pytes
             assert "> Answer the question." in card.text
         with pytest.raises(ValueError, match="license"):
             ModelCard("---\nlicense: my-own\nbase_model: org/tiny\n---\n").validate()
+
+
+def test_an_adapter_of_a_base_in_four_bits_is_compared_with_what_was_evaluated_on_four_bits(
+    tmp_path: Path, chatml_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"compute.quantization": "nf4", "export.merged": ROUNDED}
+    create_trained(tmp_path / "here", chatml_tokenizer, params=params, chdir=monkeypatch.chdir)
+    found = export(["merged"], Options())["formats"]["merged"]["forms"]["merged"]
+    assert found["prompts"]["identical"] == 1
+    assert found["log_likelihood"]["mean"] > 0.01
+    assert "Trained and evaluated on it in nf4" in Path("models/export/merged/README.md").read_text()
