@@ -271,15 +271,29 @@ def test_a_hub_that_fails_or_is_none_is_named(
 
 def test_whether_a_model_can_be_had_is_known_before_it_is_fetched(user: User, published: Repository) -> None:
     assert user.run(CHECK) == ""
-    assert not user.snapshot.exists()
-    asked = [request for request in user.hub.requests if request.path.startswith("/org/model/")]
-    assert [request.method for request in asked] == ["HEAD"]
+    # It says whether the model is supported; a weight is not asked for.
+    assert [path.name for path in user.snapshot.iterdir()] == ["config.json"]
+    asked = [request.path for request in user.hub.requests if request.path.startswith("/org/model/")]
+    assert {path.rpartition("/")[2] for path in asked} == {"config.json"}
     user.hub.failing = 503
     assert "the hub answered with status 503" in user.refused(CHECK)
     assert "HF_HUB_OFFLINE forbids fetching it" in user.refused(CHECK, HF_HUB_OFFLINE="1")
     user.hub.failing = None
     user.run()
     assert user.run(CHECK, HF_HUB_OFFLINE="1") == ""
+
+
+@pytest.mark.parametrize("command", [CHECK, LOCATE])
+def test_a_model_that_is_not_supported_is_refused_before_its_weights_are_asked_for(
+    user: User, published: Repository, command: str
+) -> None:
+    config = published.folder / "config.json"
+    four_bits = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | four_bits))
+    said = user.refused(command)
+    assert "org/model at " in said
+    assert "quantised already (bitsandbytes, 4 bits)" in said
+    assert not any(name.endswith(".safetensors") for name in user.hub.fetched())
 
 
 def test_an_example_is_shown_by_the_tokenizer_alone(user: User, published: Repository) -> None:
