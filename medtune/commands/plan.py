@@ -37,6 +37,7 @@ LIBRARIES = {"cpu": 0.75 * GIB, "cuda": 0.6 * GIB}
 """Python with torch, transformers and the Trainer, measured; a CUDA context with cuBLAS's workspaces, not."""
 FREED = 0.15
 """What an allocator keeps of the blocks that a pass has freed, as a share of them: measured with glibc's."""
+RECORD_FILE = Path("models/record.json")
 PREPARED = (Path("data/prepared/train.jsonl"), Path("data/prepared/test.jsonl"))
 PARTS = ("base weights", "adapter", "cache", "pass", "libraries")
 TIMED = {"finetune": ("finetune",), "answer": ("answer-base", "answer-tuned", "answer-shots")}
@@ -168,7 +169,7 @@ def make_plan(profile: str | None = None, *, kind: str | None = None, worst: boo
         needs = [Need(stage, parts_at_most(settings, stage, kind)) for stage in settings.stages]
         return Plan(settings, needs, device=None)
     device = Device.find(settings.compute)
-    measured = measured_peaks() if profile is None else {}
+    measured = measured_peaks(settings.model) if profile is None else {}
     can_try, needs = not worst and is_here(settings.model) and all(map(Path.is_file, PREPARED)), []
     for stage in settings.stages:
         need = Need(stage, parts_at_most(settings, stage, device.kind), measured=measured.get(stage))
@@ -226,11 +227,13 @@ def dry_run(settings: Settings, stage: str) -> int | None:
     return json.loads(ended.stdout.splitlines()[-1])["peak"]
 
 
-def measured_peaks() -> dict[str, float]:
-    """Bytes that the last run of each stage needed, from metrics/timing.json."""
+def measured_peaks(model: ModelParams) -> dict[str, float]:
+    """Bytes that the last run of each stage needed, from metrics/timing.json; none if of another model."""
     try:
-        timing = read_json(TIMING_FILE)
+        timing, record = read_json(TIMING_FILE), read_json(RECORD_FILE)
     except (FileNotFoundError, ValueError):
+        return {}
+    if record["parameters"]["model"]["source"] != model.source:
         return {}
     peaks = {
         name: [timing[stage].get("peak_memory_gib", 0) for stage in stages if stage in timing]

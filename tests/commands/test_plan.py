@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from medtune.commands.plan import Need, Plan, Settings, dry_run, make_plan, parts_at_most
+from medtune.commands.plan import Need, Plan, Settings, dry_run, make_plan, measured_peaks, parts_at_most
 from medtune.commands.profiles import list_profiles
 from medtune.core.errors import MedtuneError
 from medtune.core.yaml_file import read_yaml
@@ -269,3 +269,18 @@ def test_other_architectures_are_refused(tmp_path: Path, config: dict[str, objec
 def test_lora_names_compare_as_peft_does(finetune_params: FinetuneParams) -> None:
     lora: LoraParams = finetune_params.lora.model_copy(update={"target_modules": ["proj"]})
     assert adapter_parameters(SMOLLM2_SHAPE, lora) == 0
+
+
+def test_a_peak_of_another_model_is_not_the_measured_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in {
+        "metrics/timing.json": {"finetune": {"peak_memory_gib": 2.5}},
+        "models/record.json": {"parameters": {"model": {"source": "someone/known"}}},
+    }.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(json.dumps(content))
+    known = UNKNOWN.model_copy(update={"source": "someone/known"})
+    assert measured_peaks(known) == {"finetune": 2.5 * GIB}
+    assert measured_peaks(UNKNOWN) == {}
