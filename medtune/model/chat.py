@@ -261,7 +261,8 @@ class ChatEncoder:
         if not before.startswith(asked) or lead.strip():
             raise MedtuneError(
                 "the model's chat template opens an answer in two ways: it asks for one with "
-                f"{asked[-40:]!r} and writes one after {before[-40:]!r}; {_OTHERWISE}"
+                f"{asked.rpartition(_MARK)[2]!r} and writes one after {before.rpartition(_MARK)[2]!r}; "
+                f"{_OTHERWISE}"
             )
         pieces = self._pieces.cut(after)
         tail = pieces.pop(0) if pieces and isinstance(pieces[0], str) else ""

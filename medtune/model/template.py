@@ -38,11 +38,17 @@ class Template:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: PromptParams) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
+        self._name = "params.yaml: prompt.template" if prompt.template else "the model's chat template"
+        if prompt.template and "{" not in prompt.template:
+            raise MedtuneError(
+                f"{self._name} is '{prompt.template}', which writes no message; accepted: the text of a "
+                "template in Jinja, not the name of a file"
+            )
         try:
             self.source = prompt.template or str(tokenizer.get_chat_template())
             self._require_options()
         except (ValueError, TemplateError) as error:
-            raise MedtuneError(f"the model's chat template cannot be used: {error}") from None
+            raise MedtuneError(f"{self._name} cannot be used: {error}") from None
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         """What the template writes for messages with `role` and `content`; a MedtuneError if it refuses."""
@@ -59,7 +65,7 @@ class Template:
                 **extra,
             )
         except (ValueError, TemplateError) as error:
-            raise MedtuneError(f"the model's chat template cannot be used: {error}") from None
+            raise MedtuneError(f"{self._name} cannot be used: {error}") from None
         return str(text)
 
     def as_trained(self) -> str:

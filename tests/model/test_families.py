@@ -147,6 +147,18 @@ def test_a_template_of_ones_own_replaces_one_that_cannot_be_used() -> None:
     assert str(tokenizer.decode(encoder.encode_prompt(example()))).endswith("What is fever?<|Assistant|>")
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("chatml.jinja", r"is 'chatml\.jinja', which writes no message; accepted: the text of a template"),
+        ("{{ foo( }}", "cannot be used: unexpected"),
+    ],
+)
+def test_a_template_of_ones_own_that_cannot_be_used_is_named(template: str, expected: str) -> None:
+    with pytest.raises(MedtuneError, match=rf"^params\.yaml: prompt\.template {expected}"):
+        ChatEncoder(build("qwen 3"), prompt_of("qwen 3", template=template, template_options={}))
+
+
 @pytest.mark.parametrize("family", WITHOUT_SYSTEM)
 def test_a_template_without_a_system_role_takes_an_empty_prompt(family: str) -> None:
     tokenizer = build(family)
