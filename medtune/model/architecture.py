@@ -4,6 +4,7 @@ Supported is what tests/model/test_architectures.py has run: the loss and gradie
 answers of transformers' `generate`. docs/models.md is its table. Imports no torch.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,13 @@ REASONS = {
     "llama4": "it reads pictures too, and its attention looks at chunks",
 }
 """Why models that are often asked for are not supported."""
+_OTHERWISE = {
+    "is_causal": True,
+    "use_bidirectional_attention": False,
+    "attention_chunk_size": None,
+    "text_config": None,
+}
+"""What attention may be asked for, as EmbeddingGemma is for both directions, with the one value accepted."""
 QUANTISED_NAME = re.compile(
     r"-(?:unsloth-)?(?:bnb-[48]bit|gptq|awq|fp8|int[48]|gguf|[48]bits?|quantized).*", re.I
 )
@@ -55,6 +63,11 @@ def require_supported(config: Mapping[str, Any], name: str) -> None:
     for layer in config.get("layer_types") or ():
         if layer not in ("full_attention", "sliding_attention"):
             raise MedtuneError(f"{name}: has layers of {layer}; accepted: full_attention, sliding_attention")
+    for key, value in _OTHERWISE.items():
+        if config.get(key) not in (None, value):
+            raise MedtuneError(
+                f"{name}: {key} of its config.json is {config[key]!r}; accepted: {json.dumps(value)}"
+            )
     if config.get("num_local_experts") or config.get("num_experts"):
         raise MedtuneError(f"{name}: its layers are mixtures of experts; accepted: dense models")
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import shutil
 import sys
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 import transformers
 from filelock import FileLock
 from peft.import_utils import is_bnb_4bit_available, is_bnb_available
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -44,6 +46,8 @@ from medtune.run.params import ComputeParams
 
 MANIFEST = "medtune.json"
 """In a converted folder: the digest of the other files."""
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""What weights may be stored as, in the words of safetensors."""
 
 # A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
 disable_progress_bar()
@@ -77,15 +81,26 @@ def load_model(
     """
     folder = base_folder(model)
     require_supported(read_json(folder / "config.json"), model.source)
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype="auto" if compute.quantization else dtype,
-        attn_implementation=implementation(compute.attention),
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        **_quantisation(compute, dtype, device),
-    )
+    _require_floats(folder, model.source)
+    try:
+        made: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            output_loading_info=True,
+            dtype="auto" if compute.quantization else dtype,
+            attn_implementation=implementation(compute.attention),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **_quantisation(compute, dtype, device),
+        )
+    except RuntimeError as error:
+        # So transformers says that shapes differ, of which it prints a table.
+        if "mismatched" not in str(error):
+            raise
+        raise MedtuneError(f"{model.source}: its weights do not fit its config.json") from None
+    loaded: PreTrainedModel
+    loaded, report = made
+    _require_whole(report, model.source)
     if compute.quantization is not None:
         _keep_as_quantised(loaded)
         _compute_in(loaded, dtype)
@@ -119,6 +134,29 @@ def require_context(config: PretrainedConfig, tokens: int, advice: str | None = 
             f"{tokens} with its answer; "
             + (advice or "shorten it, or lower finetune.max_length or answer.max_new_tokens")
         )
+
+
+def _require_whole(report: Mapping[str, Collection[str]], name: str) -> None:
+    """Refuse weights that are not those of the config.json: what lacks would be random, what is over unused.
+
+    So would be the weights of an old GPTQ folder, whose config.json does not say that they are quantised.
+    """
+    # Files of older versions have the frequencies of rotary positions, which follow from the configuration.
+    over = [key for key in report["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq")]
+    for keys, what in ((report["missing_keys"], "missing"), (over, "not of its config.json")):
+        if keys:
+            raise MedtuneError(f"{name}: its weights are not whole: {min(keys)} is {what} ({len(keys)} such)")
+
+
+def _require_floats(folder: Path, name: str) -> None:
+    """Refuse weights in integers or in eight bits: without their scales they are other weights."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            for key in sorted(file.keys()):
+                if (kind := file.get_slice(key).get_dtype()) not in _FLOATS:
+                    raise MedtuneError(
+                        f"{name}: {key} is stored as {kind}; accepted: weights in {', '.join(_FLOATS)}"
+                    )
 
 
 def _quantisation(compute: ComputeParams, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -246,10 +284,13 @@ def _hashed(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
 def _convert(source: Path, target: Path) -> None:
     folder, name = source.parent, source.name
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)
-    model = AutoModelForCausalLM.from_pretrained(
+    made: Any = AutoModelForCausalLM.from_pretrained(
         folder,
+        output_loading_info=True,
         gguf_file=name,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
     )
+    model, report = made
+    _require_whole(report, name)
     model.save_pretrained(target)

@@ -179,6 +179,21 @@ FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True}
         ("org/none", {}, "model_type 'None'"),
         ("org/moe", {"model_type": "qwen3_moe"}, "mixtures of experts"),
         ("org/moe", {"model_type": "llama", "num_local_experts": 8}, "mixtures of experts"),
+        (
+            "org/embedding",
+            {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+            "use_bidirectional_attention of its config.json is True; accepted: false",
+        ),
+        (
+            "org/both-ways",
+            {"model_type": "llama", "is_causal": False},
+            "is_causal .* is False; accepted: true",
+        ),
+        (
+            "org/x",
+            {"model_type": "llama", "attention_chunk_size": 8},
+            "attention_chunk_size .* accepted: null",
+        ),
         ("org/x", {"model_type": "qwen3", "layer_types": ["linear_attention"]}, "layers of linear_attention"),
         (
             "unsloth/Llama-3.2-1B-Instruct-bnb-4bit at 1234",

@@ -1,12 +1,16 @@
 """The default base model itself: SmolLM2 from its GGUF."""
 
+import re
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from medtune.core.errors import MedtuneError
@@ -90,10 +94,66 @@ def saved(model: LlamaForCausalLM, folder: Path) -> ModelParams:
     """The parameters that name a model, pinned, once it lies in a folder."""
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")
+    return pinned(folder)
+
+
+def pinned(folder: Path) -> ModelParams:
+    """The parameters that name the model in a folder."""
     params = MODEL.model_copy(update={"source": str(folder), "sha256": None})
     with pytest.raises(MedtuneError) as error:
         base_model.base_folder(params)
     return params.model_copy(update={"sha256": str(error.value).split()[-1]})
+
+
+CHANGES: list[tuple[str, Callable[[dict[str, Tensor]], object], str]] = [
+    (
+        "a tensor is not there",
+        lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"),
+        "model.layers.1.mlp.up_proj.weight is missing (1 such)",
+    ),
+    (
+        "one is of a layer that config.json has not",
+        lambda weights: weights.update({"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)}),
+        "model.layers.2.mlp.up_proj.weight is not of its config.json (1 such)",
+    ),
+    (
+        "integers, of a model that was quantised",
+        lambda weights: weights.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}),
+        "model.norm.weight is stored as I8; accepted: weights in F64, F32, F16, BF16",
+    ),
+    (
+        "another shape",
+        lambda weights: weights.update({"model.norm.weight": torch.ones(31)}),
+        "its weights do not fit its config.json",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [one[1:] for one in CHANGES], ids=[one[0] for one in CHANGES]
+)
+def test_weights_that_would_be_filled_up_with_random_ones_are_refused(
+    tiny_llama: LlamaForCausalLM,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor]], object],
+    expected: str,
+) -> None:
+    saved(tiny_llama, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MedtuneError, match=re.escape(expected)):
+        base_model.load_model(pinned(tmp_path), COMPUTE, torch.float32, CPU)
+
+
+def test_frequencies_that_older_files_have_beside_the_weights_are_passed_over(
+    tiny_llama: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    saved(tiny_llama, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    base_model.load_model(pinned(tmp_path), COMPUTE, torch.float32, CPU)
 
 
 def test_a_model_s_own_generation_settings_do_not_count(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> None:
