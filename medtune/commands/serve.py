@@ -82,7 +82,8 @@ def find_export(precision: str) -> Served:
         raise MedtuneError(f"{WEIGHTS}: not there; run `dvc repro` to train it or `dvc pull` to fetch it")
     try:
         figures = read_json(METRICS)
-        adapter, known = figures["adapter"], figures["formats"]["gguf"]["sha256"]
+        adapter, checked = figures["adapter"], figures["formats"]["gguf"]
+        known, passed = checked["sha256"], checked["passed"]
     except FileNotFoundError:
         raise MedtuneError(f"{METRICS}: not there, nothing tells of {GGUF}; {_HINT}") from None
     except (ValueError, KeyError, TypeError):
@@ -91,6 +92,8 @@ def find_export(precision: str) -> Served:
         raise MedtuneError(f"{GGUF}: made from another adapter than {ADAPTER}; {_HINT}")
     if known != folder_sha256(GGUF):
         raise MedtuneError(f"{GGUF}: not the files that {METRICS} tells of; {_HINT}")
+    if passed is not True:
+        raise MedtuneError(f"{GGUF}: has not passed its check ({METRICS}), and is not served; {_HINT}")
     return Served(path, _trained_prompt())
 
 

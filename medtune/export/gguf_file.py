@@ -35,6 +35,9 @@ LLAMA_3 = (
 )
 QWEN_2 = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
 _ROTARY = ("default", "linear", "llama3")
+_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
+_FLAGS = ("single_word", "lstrip", "rstrip")
+"""Of added tokens: where they are read, and whether they take blanks beside them away."""
 _COUNTS = {
     "vocab_size": "vocab_size",
     "max_position_embeddings": "context_length",
@@ -208,7 +211,7 @@ def _described(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 def _pre_tokenizer(described: Mapping[str, Any]) -> str:
     """llama.cpp's name for how a text is cut before its pieces are merged."""
     model, normalizer = described["model"], described["normalizer"]
-    if model["type"] != "BPE" or model.get("byte_fallback") or model.get("continuing_subword_prefix"):
+    if model["type"] != "BPE" or model.get("byte_fallback") or any(map(model.get, _MARKS)):
         raise MedtuneError(
             f"gguf: the base model's tokenizer is {_family(described)}; accepted: byte-level BPE, as of "
             "SmolLM2 and Llama 3. The formats merged and adapter take any tokenizer that trains"
@@ -261,6 +264,11 @@ def _tokens(described: Mapping[str, Any], size: int) -> tuple[list[str], list[To
     texts = {number: text for text, number in described["model"]["vocab"].items()}
     kinds = dict.fromkeys(texts, TokenType.NORMAL)
     for token in described["added_tokens"]:
+        if acts := [name for name in _FLAGS if token.get(name)]:
+            raise MedtuneError(
+                f"gguf: the tokenizer's token '{token['content']}' has {acts[0]}, which llama.cpp does not "
+                "heed; accepted: tokens that take nothing beside them away and stand anywhere"
+            )
         texts[token["id"]] = token["content"]
         kinds[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
     if max(texts) >= size:

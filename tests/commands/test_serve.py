@@ -247,9 +247,13 @@ def exported(
     GGUF.mkdir(parents=True)
     (GGUF / "model-f16.gguf").write_bytes(b"GGUF")
     METRICS.parent.mkdir()
-    figures = {"adapter": file_sha256(WEIGHTS), "formats": {"gguf": {"sha256": folder_sha256(GGUF)}}}
-    METRICS.write_text(json.dumps(figures))
+    write_figures(passed=True)
     return folder
+
+
+def write_figures(*, passed: bool) -> None:
+    checked = {"sha256": folder_sha256(GGUF), "passed": passed}
+    METRICS.write_text(json.dumps({"adapter": file_sha256(WEIGHTS), "formats": {"gguf": checked}}))
 
 
 def test_an_export_is_served_with_the_prompt_of_its_training(exported: Path) -> None:
@@ -267,6 +271,7 @@ def test_an_export_is_served_with_the_prompt_of_its_training(exported: Path) -> 
         (lambda: METRICS.write_text('{"adapter": "x", "formats": {}}'), "tells nothing of models/export"),
         (lambda: WEIGHTS.write_bytes(b"others"), "made from another adapter than models/adapter"),
         (lambda: (GGUF / "model-f16.gguf").write_bytes(b"GGUG"), "not the files that"),
+        (lambda: write_figures(passed=False), "has not passed its check"),
     ],
 )
 def test_an_export_that_is_not_of_this_adapter_is_one_line_that_says_what_to_run(

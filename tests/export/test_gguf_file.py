@@ -6,7 +6,17 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
@@ -182,6 +192,9 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer.pre_tokenizer = byte_level if name == "normalised" else pre_tokenizers.Whitespace()
         if name == "normalised":
             tokenizer.normalizer = normalizers.Lowercase()
+        if name == "whole words":
+            tokenizer.pre_tokenizer = byte_level
+            tokenizer.add_tokens([AddedToken("mg", single_word=True)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
@@ -191,6 +204,7 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ("sentencepiece", r"is SentencePiece's \(Llama 2, Mistral\); accepted: byte-level BPE"),
         ("unigram", "is Unigram"),
         ("normalised", r"rewrites a text first \(Lowercase\)"),
+        ("whole words", "token 'mg' has single_word, which llama.cpp does not heed"),
         ("whitespace", "cuts a text in a way that is not known"),
     ],
 )
