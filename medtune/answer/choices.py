@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from medtune.model.attention import additive
-from medtune.model.forward import logits_at, shared_length
+from medtune.model.forward import logits_at, require_numbers, shared_length
 
 PROMPT, PADDING = 0, -1
 """Owners of a position; any other belongs to the choice of that number, from 1."""
@@ -120,6 +120,7 @@ def _seen(owners: Tensor, shared: int) -> Tensor:
 def _odds(logits: Tensor, choices: Sequence[list[int]]) -> Odds:
     """Log-likelihoods of the choices from the logits at the prompt's end and at their own tokens."""
     log_probabilities = logits.float().log_softmax(dim=-1).cpu()
+    require_numbers(log_probabilities)
     first, rest = log_probabilities[0], log_probabilities[1:]
     odds = Odds([], [])
     for choice, own in zip(choices, rest.split([len(choice) - 1 for choice in choices]), strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from medtune.model.forward import run_prefix, shared_length
+from medtune.model.forward import require_numbers, run_prefix, shared_length
 
 PAD = 0
 """Fills up rows; masked by position, so any token id would do."""
@@ -54,6 +54,8 @@ def generate_answers(
                 logits_to_keep=1,
             ).logits
             following = logits[:, -1].argmax(dim=-1)
+            # Of numbers of which one is NaN, that is the largest: it would be said as token 0.
+            require_numbers(logits[:, -1].gather(1, following.unsqueeze(1)))
             for index, token in zip(in_batch, following.tolist(), strict=True):
                 if not _has_ended(answers[index], end_ids, max_new_tokens):
                     answers[index].append(token)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import Cache
 
+from medtune.core.errors import MedtuneError
 from medtune.model.attention import NO_MASK, SharedPrefix
 
 
@@ -72,6 +73,15 @@ def shared_length(prompts: Sequence[Sequence[int]]) -> int:
     # A row without a token of its own would have nothing to run, and no logits.
     columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def require_numbers(logits: Tensor) -> None:
+    """Refuse what a model says whose weights are damaged, or too large for the dtype it is computed in."""
+    if logits.isnan().any():
+        raise MedtuneError(
+            "the model's logits are not numbers (NaN): its weights are damaged, or too large for "
+            "answer.precision"
+        )
 
 
 @contextmanager

@@ -7,7 +7,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from medtune.answer.answerer import Answerer
+from medtune.answer.choices import choice_log_likelihoods
 from medtune.answer.generation import generate_answers
+from medtune.core.errors import MedtuneError
 from tests.conftest import example
 
 PROMPTS = [
@@ -69,3 +71,11 @@ def test_smollm2_gives_the_same_text_alone_and_in_a_batch() -> None:
     alone, together = ([answer.text for answer in answerer.answer(questions)] for answerer in answerers)
     assert alone == together
     assert len(set(alone)) == len(questions)
+
+
+def test_what_is_no_number_is_an_error_and_no_answer(tiny_llama: LlamaForCausalLM) -> None:
+    tiny_llama.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(MedtuneError, match="logits are not numbers"):
+        generate_answers(tiny_llama, PROMPTS, end_ids=[7], max_new_tokens=6)
+    with pytest.raises(MedtuneError, match="logits are not numbers"):
+        choice_log_likelihoods(tiny_llama, PROMPTS[:1], [[[5, 7], [6, 7]]])
