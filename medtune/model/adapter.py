@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from medtune.core.errors import MedtuneError
 from medtune.model.chat import ChatEncoder
-from medtune.model.files import locate
+from medtune.model.files import FLOATS, locate
 from medtune.model.origin import Origin, read_origin, write_with_origin
 from medtune.model.params import LoraParams, ModelParams, is_named
 from medtune.run.params import ComputeParams
@@ -29,6 +29,20 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 ADAPTER_FILES = (WEIGHTS, CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What an adapter's folder holds, beside the card."""
+_OTHERWISE = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "layer_replication",
+    "megatron_config",
+    "monteclora_config",
+    "target_parameters",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
+"""What in an adapter's configuration makes other layers of it, or another base, than it was trained on."""
+_STARTS = (True, False, "gaussian", "orthogonal")
+"""How weights may have begun; others (pissa, olora) take from the base what they begin with."""
 MERGE_TOLERANCE = 0.01
 """In nats: so far may a merge in float32 move the log-likelihood of a token."""
 
@@ -170,6 +184,11 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
             raise MedtuneError(f"{folder}: does not fit the base model: {reason}") from None
     with safe_open(folder / WEIGHTS, framework="numpy") as file:
         found = set(file.keys())
+        for name in sorted(found):
+            if (kind := file.get_slice(name).get_dtype()) not in FLOATS:
+                raise MedtuneError(
+                    f"{folder / WEIGHTS}: {name} is stored as {kind}; accepted: {', '.join(FLOATS)}"
+                )
     expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     for names, what in ((found - expected, "which the base has no place for"), (expected - found, "missing")):
         if names:
@@ -226,6 +245,14 @@ def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> O
     for key in ("modules_to_save", "trainable_token_indices"):
         if config.get(key):
             raise MedtuneError(f"{folder / CONFIG}: {key} is set; accepted: adapters of LoRA weights alone")
+    for key in _OTHERWISE:
+        if config.get(key):
+            raise MedtuneError(f"{folder / CONFIG}: {key} is set; accepted: LoRA, rsLoRA and DoRA as such")
+    if (start := config.get("init_lora_weights", True)) not in _STARTS:
+        raise MedtuneError(
+            f"{folder / CONFIG}: init_lora_weights is '{start}', with which PEFT changes the base when it "
+            f"loads; accepted: {', '.join(map(str, _STARTS))}"
+        )
     if config.get("peft_type") != "LORA":
         raise MedtuneError(f"{folder / CONFIG}: peft_type is {config.get('peft_type')}; accepted: LORA")
     origin = read_origin(folder / WEIGHTS, folder / CONFIG)

@@ -39,16 +39,13 @@ from medtune.core.hashing import files_sha256
 from medtune.core.outputs import read_json, write_json
 from medtune.model.architecture import context_length, require_supported
 from medtune.model.attention import implementation
-from medtune.model.files import ModelFiles, locate
+from medtune.model.files import FLOATS, ModelFiles, locate
 from medtune.model.params import ModelParams
 from medtune.run.libraries import without_hub_kernels
 from medtune.run.params import ComputeParams
 
 MANIFEST = "medtune.json"
 """In a converted folder: the digest of the other files."""
-_FLOATS = ("F64", "F32", "F16", "BF16")
-"""What weights may be stored as, in the words of safetensors."""
-
 # A bar for each load, gone in a tenth of a second, only hides what a stage has to say.
 disable_progress_bar()
 
@@ -153,9 +150,9 @@ def _require_floats(folder: Path, name: str) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
             for key in sorted(file.keys()):
-                if (kind := file.get_slice(key).get_dtype()) not in _FLOATS:
+                if (kind := file.get_slice(key).get_dtype()) not in FLOATS:
                     raise MedtuneError(
-                        f"{name}: {key} is stored as {kind}; accepted: weights in {', '.join(_FLOATS)}"
+                        f"{name}: {key} is stored as {kind}; accepted: weights in {', '.join(FLOATS)}"
                     )
 
 

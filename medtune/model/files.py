@@ -25,6 +25,9 @@ from medtune.model.params import ModelParams
 
 ACCEPTED = "package:NAME==VERSION/FILE.gguf, a hub id (org/name), or a folder (./path or /path)"
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""What weights may be stored as, in the words of safetensors."""
+
 _PACKAGE = re.compile(r"package:(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)/(?P<file>[^/]+\.gguf)")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

@@ -274,6 +274,9 @@ def edit_config(folder: Path, **changes: object) -> None:
             {"modules_to_save": ["lm_head"]},
             "modules_to_save is set; accepted: adapters of LoRA",
         ),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', with which PEFT changes the base"),
+        ({"layer_replication": [[1, 2], [0, 1]]}, "layer_replication is set; accepted: LoRA"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens is set; accepted: LoRA"),
         ({"peft_type": "IA3"}, "peft_type is IA3; accepted: LORA"),
     ],
 )
