@@ -83,6 +83,10 @@ class Pieces:
             end = found.end()
         return [piece for piece in [*pieces, text[end:]] if piece != ""]
 
+    def without_controls(self, text: str) -> str:
+        """A text with something else in place of every control token."""
+        return self._names.sub("-", text)
+
     def encode(self, pieces: Iterable[Piece], after: Control | None) -> list[int]:
         """Token ids of pieces, texts beside each other as one, `after` a control token or, None, at first."""
         ids: list[int] = []

@@ -83,7 +83,8 @@ class Template:
             if name in read
         ]
         if "strftime_now" in self.source:
-            lines.append(f"{{%- macro strftime_now(format) %}}{self._prompt.date}{{%- endmacro %}}")
+            day = _literal(self._prompt.date)
+            lines.append(f"{{%- macro strftime_now(format) %}}{{{{ {day} }}}}{{%- endmacro %}}")
         if system := self._prompt.system.strip():
             lines.append(
                 "{%- if not messages or messages[0]['role'] != 'system' %}{%- set messages = "

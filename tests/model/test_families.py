@@ -187,10 +187,27 @@ def test_the_saved_template_writes_the_prompt_that_was_trained(family: str) -> N
         assert "Only terms." not in text
 
 
+@pytest.mark.parametrize("system", ['He said "no".\n{{ 1 }} {% if x %} \\n %}', "{# not #} a remark"])
+def test_the_saved_template_writes_what_would_act_in_a_template(system: str) -> None:
+    prompt = prompt_of("smollm3", system=system, date='{{ 1 + 1 }} "July" ')
+    tokenizer = build("smollm3")
+    encoder = ChatEncoder(tokenizer, prompt)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is fever?"}],
+        chat_template=encoder.template.as_trained(),
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    assert tokenizer(text, add_special_tokens=False).input_ids == encoder.encode_prompt(example())
+
+
 def test_a_template_that_changes_contents_is_refused() -> None:
     tokenizer = build("tinyllama")
     tokenizer.chat_template = str(tokenizer.chat_template).replace(
         "message['content']", "message['content'] | replace('Yes', 'No')"
     )
-    with pytest.raises(MedtuneError, match="gives other tokens for a conversation as a whole"):
-        ChatEncoder(tokenizer, prompt_of("tinyllama"))
+    # Control tokens in the system prompt do not keep it from being seen.
+    for system in ("Answer briefly.", "Never write </s>, but answer."):
+        with pytest.raises(MedtuneError, match="gives other tokens for a conversation as a whole"):
+            ChatEncoder(tokenizer, prompt_of("tinyllama", system=system))
+    ChatEncoder(build("tinyllama"), prompt_of("tinyllama", system="Never write </s>, but answer."))
