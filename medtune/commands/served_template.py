@@ -57,10 +57,11 @@ def describe_gguf(path: Path) -> Described:
         architecture = fields["general.architecture"].contents()
         texts = fields["tokenizer.ggml.tokens"].contents()
         kinds = fields["tokenizer.ggml.token_type"].contents()
+        template = str(fields["tokenizer.chat_template"].contents())
         return Described(
-            template=str(fields["tokenizer.chat_template"].contents()),
+            template=template,
             control_tokens=[
-                text for text, kind in zip(texts, kinds, strict=True) if kind == TokenType.CONTROL
+                text for text, kind in zip(texts, kinds, strict=True) if _acts(text, kind, template)
             ],
             context=int(fields[f"{architecture}.context_length"].contents()),
         )
@@ -68,6 +69,12 @@ def describe_gguf(path: Path) -> Described:
         raise MedtuneError(f"{path}: has no {missing}; accepted: a GGUF file with a chat template") from None
     except (ValueError, IndexError, OSError) as error:
         raise MedtuneError(f"{path}: not a whole GGUF file: {error}") from None
+
+
+def _acts(text: str, kind: int, template: str) -> bool:
+    """Whether a token was text in the contents of training: so is an added one that the template writes."""
+    named = kind == TokenType.USER_DEFINED and text.strip() and text in template
+    return kind == TokenType.CONTROL or bool(named)
 
 
 def served_template(described: Described, prompt: Mapping[str, Any]) -> str:
