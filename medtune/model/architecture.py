@@ -37,6 +37,9 @@ _OTHERWISE = {
     "text_config": None,
 }
 """What attention may be asked for, as EmbeddingGemma is for both directions, with the one value accepted."""
+ROTATIONS = ("default", "linear", "yarn", "llama3")
+CHANGING_ROTATIONS = ("dynamic", "longrope", "su")
+"""Those that are other ones from some length of a text on."""
 QUANTISED_NAME = re.compile(
     r"-(?:unsloth-)?(?:bnb-[48]bit|gptq|awq|fp8|int[48]|gguf|[48]bits?|quantized).*", re.I
 )
@@ -68,6 +71,13 @@ def require_supported(config: Mapping[str, Any], name: str) -> None:
             raise MedtuneError(
                 f"{name}: {key} of its config.json is {config[key]!r}; accepted: {json.dumps(value)}"
             )
+    for rope in _rotations(config):
+        rotation = rope.get("rope_type", rope.get("type", "default"))
+        if rotation not in (*ROTATIONS, *CHANGING_ROTATIONS):
+            raise MedtuneError(
+                f"{name}: rope_type '{rotation}' of its config.json is not supported; "
+                f"{nearest(str(rotation), [*ROTATIONS, *CHANGING_ROTATIONS])}"
+            )
     if config.get("num_local_experts") or config.get("num_experts"):
         raise MedtuneError(f"{name}: its layers are mixtures of experts; accepted: dense models")
 
@@ -84,11 +94,18 @@ def context_length(config: Mapping[str, Any]) -> int:
     slides = "sliding_attention" in layers if layers else config.get("use_sliding_window", True)
     if slides and config.get("sliding_window") is not None:
         limits.append(int(config["sliding_window"]))
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type")) in ("longrope", "dynamic", "su"):
-        key = "original_max_position_embeddings"
-        limits.append(int(rope.get(key) or config.get(key) or limits[0]))
+    key = "original_max_position_embeddings"
+    for rope in _rotations(config):
+        if rope.get("rope_type", rope.get("type")) in CHANGING_ROTATIONS:
+            limits.append(int(rope.get(key) or config.get(key) or limits[0]))
     return min(limits)
+
+
+def _rotations(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """How positions are turned into angles; a model may have a way of its own for each kind of layer."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    own = [value for value in rope.values() if isinstance(value, Mapping)]
+    return own or [rope]
 
 
 def _method(quantised: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ An adapter is right for one base, asked in one way. Its configuration names the 
 that were; a file beside it would be left behind. The header of a safetensors file has room for both.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,20 +34,20 @@ class Origin:
 def write_with_origin(weights: Path, config: Path, origin: Origin, target: Path) -> None:
     """Write the file `weights` to `target`, with what the tensors were trained with in the header."""
     content = asdict(origin) | {"prompt": origin.prompt.model_dump(), "scaled_by": _scaled_by(config)}
-    raw = weights.read_bytes()
-    end = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:end])
+    header, tensors = _parts(weights)
+    content["tensors"] = _tensors_sha256(header, tensors)
     header["__metadata__"][_KEY] = json.dumps(content, sort_keys=True)
     # By hand: safetensors writes what stands in the metadata in hash order, other bytes in every run.
     written = json.dumps(header, separators=(",", ":")).encode()
     written += b" " * (-len(written) % 8)
-    target.write_bytes(len(written).to_bytes(8, "little") + written + raw[end:])
+    target.write_bytes(len(written).to_bytes(8, "little") + written + tensors)
 
 
 def read_origin(weights: Path, config: Path) -> Origin | None:
     """What the header of an adapter's weights says, None if nothing: then medtune did not train it.
 
-    A file that is not whole is a MedtuneError, as is a configuration that scales the weights otherwise.
+    A file that is not whole is a MedtuneError, as are tensors that are not those that were trained, and a
+    configuration that scales them otherwise.
     """
     try:
         # Reads the header alone: its lengths tell a file that was cut off.
@@ -57,18 +59,33 @@ def read_origin(weights: Path, config: Path) -> Origin | None:
         return None
     try:
         content = json.loads(header[_KEY])
-        scaled_by = content.pop("scaled_by")
+        scaled_by, stated = content.pop("scaled_by"), content.pop("tensors")
         origin = Origin(**content | {"prompt": PromptParams.model_validate(content["prompt"])})
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise MedtuneError(
             f"{weights}: its header does not say what it was trained with; train it anew"
         ) from None
+    if stated != _tensors_sha256(*_parts(weights)):
+        raise MedtuneError(f"{weights}: its tensors are not those that were trained")
     for name, found in _scaled_by(config).items():
         if found != scaled_by.get(name):
             raise MedtuneError(
                 f"{config}: {name} is {found}, but the weights were trained with {scaled_by.get(name)}"
             )
     return origin
+
+
+def _parts(weights: Path) -> tuple[dict[str, Any], bytes]:
+    """The header of a safetensors file, and the bytes of its tensors."""
+    raw = weights.read_bytes()
+    end = 8 + int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8:end]), raw[end:]
+
+
+def _tensors_sha256(header: Mapping[str, Any], tensors: bytes) -> str:
+    """Of names, shapes, places and bytes of the tensors: of all that the metadata do not say."""
+    places = json.dumps({name: header[name] for name in sorted(header) if name != "__metadata__"})
+    return hashlib.sha256(places.encode() + tensors).hexdigest()
 
 
 def _scaled_by(config: Path) -> dict[str, Any]:

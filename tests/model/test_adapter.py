@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -314,6 +315,20 @@ def test_tensors_that_do_not_fit_are_refused_where_peft_would_answer_with_the_ba
     damage(tmp_path)
     with pytest.raises(MedtuneError, match=expected):
         load_adapter(LlamaForCausalLM(tiny_llama.config), tmp_path)
+
+
+def test_tensors_that_were_swapped_are_refused(
+    tiny_llama: LlamaForCausalLM, chatml_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    weights = published(tiny_llama, chatml_tokenizer, tmp_path) / WEIGHTS
+    with safe_open(weights, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(weights)
+    one, other = (f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_A.weight" for n in (0, 1))
+    tensors[one], tensors[other] = tensors[other], tensors[one]
+    save_file(tensors, weights, metadata=metadata)
+    with pytest.raises(MedtuneError, match="its tensors are not those that were trained"):
+        check_adapter(weights.parent, MODEL, COMPUTE)
 
 
 PROMPTS = [[1, 2, 3], list(range(20))]

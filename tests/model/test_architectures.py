@@ -153,6 +153,16 @@ def test_every_linear_layer_of_the_decoder_is_adapted_and_planned_for(variant: s
         ({"sliding_window": 64, "layer_types": ["full_attention"]}, 512),
         ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
         ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 128}, 128),
+        ({"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, 512),
+        (
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 64},
+                    "sliding_attention": {"rope_type": "default"},
+                }
+            },
+            64,
+        ),
         ({"rope_parameters": {"rope_type": "llama3", "original_max_position_embeddings": 128}}, 512),
     ],
 )
@@ -177,6 +187,7 @@ FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True}
         ("org/gemma", {"model_type": "gemma2"}, "caps the scores"),
         ("org/lama", {"model_type": "lama"}, "did you mean 'llama'"),
         ("org/none", {}, "model_type 'None'"),
+        ("org/x", {"model_type": "llama", "rope_scaling": {"type": "foo"}}, "rope_type 'foo' of its config"),
         ("org/moe", {"model_type": "qwen3_moe"}, "mixtures of experts"),
         ("org/moe", {"model_type": "llama", "num_local_experts": 8}, "mixtures of experts"),
         (
