@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
@@ -169,6 +170,10 @@ def test_the_adapter_of_no_run_is_refused_unless_it_is_said_to_be_foreign(traine
     lock(trained)
     with pytest.raises(MedtuneError, match="the record of another adapter"):
         export(["adapter"], Options())
+    with pytest.raises(MedtuneError, match="its tensors are not those that were trained"):
+        export(["adapter"], Options(foreign=True))
+    # One from elsewhere has no word of medtune's in its header.
+    save_file(load_file(weights), weights, metadata={"format": "pt"})
     found = export(["adapter"], Options(foreign=True))
     assert found["foreign"] is True
     assert not Path("models/export/adapter/record.json").exists()
