@@ -202,11 +202,21 @@ def test_the_knobs_lower_what_the_page_says(
 def test_shots_make_prompts_longer_where_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     settings = Settings.load()
-    shown = dataclasses.replace(settings, answer=settings.answer.model_copy(update={"shots": 3}))
+    unbounded = settings.answer.model_copy(update={"tokens_per_batch": 10**9})
+    settings = dataclasses.replace(settings, answer=unbounded)
+    shown = dataclasses.replace(settings, answer=unbounded.model_copy(update={"shots": 3}))
     for part in ("cache", "pass"):
         plain, longer = (parts_at_most(one, "answer", "cpu")[part] for one in (settings, shown))
         assert longer > plain
     assert parts_at_most(shown, "unquantized", "cpu") == parts_at_most(settings, "unquantized", "cpu")
+
+
+def test_a_batch_s_memory_is_bounded_by_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = Settings.load()
+    bounded = dataclasses.replace(settings, answer=settings.answer.model_copy(update={"tokens_per_batch": 1}))
+    one = dataclasses.replace(settings, answer=settings.answer.model_copy(update={"batch_size": 1}))
+    assert parts_at_most(bounded, "answer", "cpu") == parts_at_most(one, "answer", "cpu")
 
 
 def test_a_verdict_names_the_parameter_to_change() -> None:
