@@ -8,6 +8,7 @@ from pathlib import Path
 from medtune.answer.answerer import Answerer
 from medtune.answer.conversation import Conversation
 from medtune.commands.tables import without_control
+from medtune.commands.text_file import read_file
 from medtune.core.errors import Interrupted, MedtuneError, nearest
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 
@@ -92,14 +93,7 @@ def _require_no_command(line: str) -> None:
 
 
 def _read_context(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except FileNotFoundError:
-        raise MedtuneError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise MedtuneError(f"{path}: not UTF-8 text: save the file as UTF-8") from None
-    except OSError as error:
-        raise MedtuneError(f"{path}: not readable: {error.strerror}") from None
+    text = read_file(path).strip()
     if not text:
         raise MedtuneError(f"{path}: is empty; accepted: a text that is shown before the first question")
     return text

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError, resolve_rev
 from dvc.stage import PipelineStage
 
+from medtune.commands.text_file import read_file
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE
@@ -62,18 +63,6 @@ def _seeds_of(name: str) -> Seeds | None:
             there = parse_seeds(_text(repo, path), f"{name}: {SEEDS_FILE}") if repo.fs.exists(path) else None
     wanted = seeds_fingerprint(stages)
     return next((one for one in (there, read_seeds()) if one and one.fingerprint == wanted), None)
-
-
-def read_file(path: Path) -> str:
-    """The text of a file of predictions."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MedtuneError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise MedtuneError(f"{path}: not UTF-8 text: save the file as UTF-8") from None
-    except OSError as error:
-        raise MedtuneError(f"{path}: not readable: {error.strerror}") from None
 
 
 def _of_revision(name: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune.commands.revisions import read_file
 from medtune.commands.tables import as_text, one_line
+from medtune.commands.text_file import read_file
 from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
