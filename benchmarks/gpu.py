@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of a turn")
     arguments = parser.parse_args()
-    results = {}
+    results: dict[str, Any] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
         save_base(arguments.shape, folder / "base")
@@ -58,6 +58,8 @@ def main() -> None:
             groups = run(folder, arguments.sides, arguments.rounds, arguments.steps)
             results[adapter] = result(groups, at_most(content))
             print_result(adapter, groups, results[adapter])
+        write_params(folder, arguments.shape, None)
+        results["answers"] = answers(folder, min(arguments.rounds, 3))
     print(json.dumps({"shape": arguments.shape, "device": device_name(), **results}))
 
 
@@ -97,6 +99,20 @@ def run(folder: Path, others: Sequence[str], rounds: int, steps: int) -> list[Tu
             turns = {name: lambda name=name: sides[name].turn(str(steps)) for name in group}
             found.append(in_turns(turns, 1 + rounds))
     return found
+
+
+def answers(folder: Path, rounds: int) -> dict[str, Any]:
+    """How fast the base answers beside batches of `generate`, in the dtype that it is trained in."""
+    names = ["answers", "generate"]
+    with side.running("benchmarks.gpu_sides", names, str(folder), "8") as sides:
+        found = in_turns({name: one.turn for name, one in sides.items()}, 1 + rounds)
+    ratio = ratios(speeds(found["answers"]), speeds(found["generate"]))
+    rows = [
+        ["medtune", Spread.of(speeds(found["answers"])).shown(0), "1"],
+        ["generate, 8 at a time", Spread.of(speeds(found["generate"])).shown(0), ratio.shown(1)],
+    ]
+    side.print_table(["answers", "tokens/s", "times slower"], rows)
+    return {"vs_generate": ratio.median, "spread": {"vs_generate": ratio.as_list()}}
 
 
 def at_most(content: Mapping[str, Any]) -> float:

@@ -23,6 +23,8 @@ class Bench:
     compute: Mapping[str, Any]
     finetune: Mapping[str, Any]
     lengths: tuple[int, int] = field(default=(128, 512))
+    parts: int = 1
+    """Batches that others cut a step into, as they hold the logits of all tokens."""
 
 
 SHAPES = {
@@ -47,7 +49,8 @@ SHAPES = {
             },
         },
         compute={"device": "auto", "attention": "sdpa"},
-        finetune={"batch_size": 16, "tokens_per_pass": 8192, "max_length": 512},
+        finetune={"batch_size": 64, "tokens_per_pass": 32768, "max_length": 512},
+        parts=4,
     ),
     "tiny": Bench(
         config={

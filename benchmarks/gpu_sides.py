@@ -18,8 +18,10 @@ from transformers import (
 )
 
 from benchmarks.gpu_base import SHAPES, random_rows
-from benchmarks.side import report, run_asked, turns
+from benchmarks.side import clock, report, run_asked, turns
 from benchmarks.turns import Counted, flops_per_second, train_in_turns
+from medtune.answer.generation import generate_answers
+from medtune.answer.params import AnswerParams
 from medtune.core.hashing import file_sha256
 from medtune.core.section import PARAMS_FILE
 from medtune.model.adapter import WEIGHTS, attach_lora, save_adapter
@@ -30,11 +32,14 @@ from medtune.run.device import frozen_dtype, set_up
 from medtune.run.params import ComputeParams
 from medtune.train.batching import SimilarLengthBatches
 from medtune.train.checkpoints import Checkpoints
+from medtune.train.encoding import IGNORED
 from medtune.train.params import FinetuneParams
 from medtune.train.trainer import AnswerTrainer
 
 ON_GPU = ((8192, 8192, 8192), (8192, 2048, 8192), (8192, 8192, 2048))
 ON_CPU = ((1024, 576, 1536), (1024, 1024, 1024))
+QUESTIONS, ANSWER, BATCH = 256, 48, 8
+"""How many are asked; tokens of an answer, of which random weights end none; rows that `generate` takes."""
 
 
 class Bench:
@@ -51,8 +56,15 @@ class Bench:
         self.dtype = frozen_dtype(self.params.precision, self.device)
         self.tokenizer = load_tokenizer(base_folder(self.model))
         [name] = [key for key, one in SHAPES.items() if one.config["vocab_size"] == self.shape.vocabulary]
+        self.parts = SHAPES[name].parts
         rows = random_rows(name, self.steps * self.params.batch_size, self.shape.vocabulary)
         self.rows = Dataset.from_list(rows)
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """Questions: the first rows, up to their answers."""
+        rows = self.rows.select(range(min(QUESTIONS, len(self.rows))))
+        return [row["input_ids"][: row["labels"].count(IGNORED)] for row in rows]
 
     @property
     def ordered(self) -> Dataset:
@@ -67,6 +79,18 @@ class Bench:
         torch.use_deterministic_algorithms(False)
         torch.backends.cuda.enable_mem_efficient_sdp(True)
         torch.backends.cuda.enable_cudnn_sdp(True)
+        lora = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.params.lora.r,
+            lora_alpha=self.params.lora.alpha,
+            target_modules=self.params.lora.target_modules,
+        )
+        base = self.plain_base()
+        set_seed(self.params.seed)
+        return get_peft_model(base, lora)
+
+    def plain_base(self) -> Any:
+        """The base as transformers loads it."""
         options: dict[str, Any] = {"dtype": self.dtype, "device_map": {"": self.device}}
         if self.compute.quantization:
             options["quantization_config"] = BitsAndBytesConfig(
@@ -75,17 +99,9 @@ class Bench:
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=self.dtype,
             )
-        base = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             base_folder(self.model), attn_implementation=self.compute.attention, **options
         )
-        lora = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=self.params.lora.r,
-            lora_alpha=self.params.lora.alpha,
-            target_modules=self.params.lora.target_modules,
-        )
-        set_seed(self.params.seed)
-        return get_peft_model(base, lora)
 
     def arguments(self, output: str) -> dict[str, Any]:
         """What AnswerTrainer sets, too."""
@@ -93,7 +109,8 @@ class Bench:
             "output_dir": output,
             "seed": self.params.seed,
             "max_steps": self.steps,
-            "per_device_train_batch_size": self.params.batch_size,
+            "per_device_train_batch_size": self.params.batch_size // self.parts,
+            "gradient_accumulation_steps": self.parts,
             "train_sampling_strategy": "sequential",
             "learning_rate": self.params.learning_rate,
             "lr_scheduler_type": self.params.schedule,
@@ -166,6 +183,41 @@ def trl(folder: str, steps: str) -> None:
         )
 
 
+def answers(folder: str, steps: str) -> None:
+    """The repository's way to answer, in batches as params.yaml has them."""
+    bench = Bench(folder, steps)
+    model = load_model(bench.model, bench.compute, bench.dtype, bench.device)
+    size = AnswerParams.load(Path(folder) / PARAMS_FILE).batch_size
+    prompts = sorted(bench.prompts, key=len)
+    for _ in turns():
+        start = clock()
+        said = [
+            answer
+            for first in range(0, len(prompts), size)
+            for answer in generate_answers(
+                model, prompts[first : first + size], end_ids=[], max_new_tokens=ANSWER
+            )
+        ]
+        report({"seconds": clock() - start, "tokens": sum(len(answer.ids) for answer in said)})
+
+
+def generate(folder: str, steps: str) -> None:
+    """transformers' `generate` on padded batches of 8, in the order of the questions."""
+    bench = Bench(folder, steps)
+    model = bench.plain_base().eval()
+    bench.tokenizer.padding_side = "left"
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": ANSWER, "min_new_tokens": ANSWER}
+    for _ in turns():
+        start, tokens = clock(), 0
+        for first in range(0, len(bench.prompts), BATCH):
+            rows = bench.tokenizer.pad(
+                {"input_ids": bench.prompts[first : first + BATCH]}, return_tensors="pt"
+            ).to(bench.device)
+            said = model.generate(**rows, **options)
+            tokens += said[:, rows["input_ids"].shape[1] :].numel()
+        report({"seconds": clock() - start, "tokens": tokens})
+
+
 def matmul_peak(folder: str, steps: str) -> None:
     """The most FLOP a second that products of a few shapes reach, in the dtype of the base."""
     bench = Bench(folder, steps)
@@ -175,7 +227,7 @@ def matmul_peak(folder: str, steps: str) -> None:
 
 
 SIDES: dict[str, Callable[[str, str], None]] = {
-    side.__name__: side for side in (medtune, plain, trl, matmul_peak)
+    side.__name__: side for side in (medtune, plain, trl, matmul_peak, answers, generate)
 }
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from medtune.core.outputs import read_json, write_json
 from medtune.model.architecture import context_length, require_supported
 from medtune.model.attention import implementation
 from medtune.model.files import FLOATS, ModelFiles, locate
+from medtune.model.norms import fuse_norms
 from medtune.model.params import ModelParams
 from medtune.run.libraries import without_hub_kernels
 from medtune.run.params import ComputeParams
@@ -103,6 +104,8 @@ def load_model(
         _compute_in(loaded, dtype)
     # A model may ship generation settings (a repetition penalty): greedy is to mean greedy. End tokens stay.
     loaded.generation_config = GenerationConfig(eos_token_id=loaded.generation_config.eos_token_id)
+    if device.type == "cuda":
+        fuse_norms(loaded)
     return loaded if compute.quantization else loaded.to(device)  # type: ignore[arg-type]
 
 

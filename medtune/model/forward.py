@@ -6,8 +6,9 @@
   of SmolLM2's work.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import takewhile
 
 import torch
@@ -17,6 +18,9 @@ from transformers import Cache
 
 from medtune.core.errors import MedtuneError
 from medtune.model.attention import NO_MASK, SharedPrefix
+
+Instead = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""What is computed of the head and of the hidden states that it would map to logits."""
 
 
 def logits_at(
@@ -28,23 +32,25 @@ def logits_at(
     *,
     positions: Tensor | None = None,
     mask: Tensor | None = None,
+    instead: Instead | None = None,
 ) -> Tensor:
     """Logits, of shape (wanted, vocabulary), at the wanted tokens of rows that go on from a prefix.
 
     `prefix` has the shape (length,), which may be 0; `rows`, `wanted` and `positions` have the shape
     (rows, width), `mask` (rows, 1, width, length + width). Without the last two, rows are plain text:
-    padded on the right, so that under the causal mask no real token ever sees padding.
+    padded on the right, so that under the causal mask no real token ever sees padding. `instead` is computed
+    in place of the logits (`only_positions`).
     """
     length, (count, width) = len(prefix), rows.shape
     # Nothing to share: transformers' own way, a batch of rows, and its own causal mask.
     if not length and mask is None:
-        with only_positions(head, wanted):
+        with only_positions(head, wanted, instead):
             return model(input_ids=rows, use_cache=False).logits.squeeze(0)
     # In one row every token would be further on than in its own text: each row goes on where the prefix ends.
     if positions is None:
         positions = torch.arange(length, length + width, device=rows.device).repeat(count)
     first = torch.arange(length, device=rows.device)
-    with only_positions(head, pad(wanted.flatten(), (length, 0)).unsqueeze(0)):
+    with only_positions(head, pad(wanted.flatten(), (length, 0)).unsqueeze(0), instead):
         output = model(
             input_ids=torch.cat([prefix, rows.flatten()]).unsqueeze(0),
             position_ids=torch.cat([first, positions.flatten()]).unsqueeze(0),
@@ -85,18 +91,24 @@ def require_numbers(logits: Tensor) -> None:
 
 
 @contextmanager
-def only_positions(head: nn.Module, mask: Tensor) -> Iterator[None]:
+def only_positions(head: nn.Module, mask: Tensor, instead: Instead | None = None) -> Iterator[None]:
     """Let the output head see only the hidden states where `mask`, of shape (batch, length), is true.
 
-    Its output then has the shape (1, positions, vocabulary). A hook leaves the model's own forward in
-    charge, so that any wrapper (DDP, FSDP) works.
+    Its output then has the shape (1, positions, vocabulary), or is what `instead` makes of the head and of
+    those hidden states, of shape (1, positions, hidden). It happens where the model's own forward calls the
+    head, so that any wrapper (DDP, FSDP) works, and a head whose weights are there only then.
     """
+    own = head.forward
 
     def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (args[0][mask].unsqueeze(0),)
 
     handle = head.register_forward_pre_hook(select)
+    if instead is not None:
+        head.forward = partial(instead, own)
     try:
         yield
     finally:
         handle.remove()
+        if instead is not None:
+            head.forward = own

@@ -15,6 +15,8 @@ from medtune.model.shape import Shape, known_shape
 from medtune.run.params import MEMORY_KNOBS, ComputeParams
 
 GIB = 2**30
+LOGITS_AT_ONCE = 1024
+"""Positions whose logits a training holds at a time (medtune/train/loss.py)."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """One of these is there if a driver for GPUs is: NVIDIA's, AMD's, or that of Windows."""
@@ -62,15 +64,16 @@ def training_pass_bytes(shape: Shape, dtype: str, rows: int, length: int, *, che
     """At most what a pass keeps for its backward pass if every token has a label: an estimate.
 
     For a LoRA without dropout and DoRA. Layers keep what goes into and out of their linear layers, two copies
-    of the hidden state for the norms, and the attention scores before and after the softmax; the loss keeps
-    logits and probabilities in float32 and, in parts and then as a whole, the gradient of the logits.
+    of the hidden state for the norms, and the attention scores before and after the softmax; the loss keeps,
+    of so many positions at once, logits and probabilities in float32 and, in parts and then as a whole, the
+    gradient of the logits.
     """
     size, tokens = BYTES[dtype], rows * length
     linears = sum(inputs + outputs for inputs, outputs in shape.linears.values())
     layer = tokens * (size * (linears + shape.intermediate) + 8 * shape.hidden)
     layer += tokens * length * shape.heads * (4 + size)
     kept = shape.layers * tokens * shape.hidden * size + layer if checkpointing else shape.layers * layer
-    return kept + tokens * shape.vocabulary * (4 + 3 * size)
+    return kept + min(tokens, LOGITS_AT_ONCE) * shape.vocabulary * (4 + 3 * size)
 
 
 def prompt_pass_bytes(shape: Shape, dtype: str, rows: int, length: int) -> float:

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import gguf
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -56,6 +55,9 @@ class Shape:
     @classmethod
     def from_gguf(cls, path: Path) -> "Shape":
         """Read the metadata of a GGUF file."""
+        # Not where a model is a folder or on the hub: `make bench-gpu` does without.
+        import gguf
+
         reader = gguf.GGUFReader(path)
         architecture = reader.fields["general.architecture"].contents()
 

@@ -8,18 +8,19 @@ from torch.utils.data import Sampler
 from medtune.train.encoding import IGNORED
 
 
-def pad(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Stack rows of a batch, padded on the right by position: tensors of shape (batch, longest).
+def pad(rows: Sequence[dict[str, list[int]]], multiple: int = 1) -> dict[str, torch.Tensor]:
+    """Stack rows of a batch, padded on the right by position: tensors of shape (batch, width).
 
+    The width is that of the longest row, rounded up to a multiple.
     No rows become one of nothing but padding: a process whose share of a short batch is empty still takes
     its part in what all do together.
     """
     rows = rows or [{"input_ids": [], "labels": []}]
-    longest = max(1, *(len(row["input_ids"]) for row in rows))
+    width = _rounded(max(1, *(len(row["input_ids"]) for row in rows)), multiple)
     batch = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
     columns = [row | {"attention_mask": [1] * len(row["input_ids"])} for row in rows]
     return {
-        name: torch.tensor([row[name] + [filler] * (longest - len(row[name])) for row in columns])
+        name: torch.tensor([row[name] + [filler] * (width - len(row[name])) for row in columns])
         for name, filler in batch.items()
     }
 
@@ -34,11 +35,13 @@ def shared_prefix_length(input_ids: torch.Tensor, labels: torch.Tensor) -> int:
     return int((differs | needed).int().argmax())
 
 
-def split_batch(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[str, torch.Tensor]]:
+def split_batch(
+    batch: dict[str, torch.Tensor], max_tokens: int, multiple: int = 1
+) -> list[dict[str, torch.Tensor]]:
     """Cut a padded batch into parts of at most `max_tokens` tokens, or of a single row.
 
     Counted is what a pass keeps in memory: padded tokens without the shared prefix. Rows of similar
-    length go together and each part is trimmed to its longest row.
+    length go together and each part is trimmed to its longest row, rounded up as in `pad`.
     """
     lengths = batch["attention_mask"].sum(dim=1)
     own = lengths - shared_prefix_length(batch["input_ids"], batch["labels"])
@@ -47,10 +50,15 @@ def split_batch(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[st
         if parts[-1] and (len(parts[-1]) + 1) * int(own[row]) > max_tokens:
             parts.append([])
         parts[-1].append(row)
+    widths = [_rounded(max(1, int(lengths[rows].max())), multiple) for rows in parts]
     return [
-        {name: tensor[rows, : max(1, int(lengths[rows].max()))] for name, tensor in batch.items()}
-        for rows in parts
+        {name: tensor[rows, :width] for name, tensor in batch.items()}
+        for rows, width in zip(parts, widths, strict=True)
     ]
+
+
+def _rounded(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 class SimilarLengthBatches(Sampler[list[int]]):

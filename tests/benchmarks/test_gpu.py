@@ -28,7 +28,9 @@ def test_the_bench_of_a_gpu_runs_on_a_cpu_with_a_tiny_shape() -> None:
     options = ["--shape", "tiny", "--adapters", "lora", "--sides", "plain", "--rounds", "1", "--steps", "2"]
     command = [sys.executable, "-m", "benchmarks.gpu", *options]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = json.loads(printed.splitlines()[-1])["lora"]
+    printed_last = json.loads(printed.splitlines()[-1])
+    assert printed_last["answers"]["vs_generate"] > 0
+    found = printed_last["lora"]
     assert found["identical_adapters"]
     assert found["plan_holds"]
     assert 0 < found["matmul_share"] < 1

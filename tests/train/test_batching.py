@@ -79,3 +79,11 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     again.set_epoch(1)
     assert list(again) != order
     assert list(SimilarLengthBatches(lengths, 4, seed=6)) != order
+
+
+def test_widths_are_multiples_and_the_rows_stay_whole() -> None:
+    batch = pad([{"input_ids": [size] * size, "labels": [size] * size} for size in (3, 17, 9)], multiple=8)
+    assert batch["input_ids"].shape == (3, 24)
+    parts = split_batch(batch, 24, multiple=8)
+    assert [tuple(part["input_ids"].shape) for part in parts] == [(1, 8), (1, 16), (1, 24)]
+    assert [int(part["attention_mask"].sum()) for part in parts] == [3, 9, 17]

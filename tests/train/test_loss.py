@@ -90,6 +90,33 @@ def test_loss_and_gradients_are_those_of_the_plain_way(adapted: PeftModel, name:
     torch.testing.assert_close(gradients(adapted, loss), expected_gradients, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_head_in_parts_gives_the_same_loss_and_gradients(
+    adapted: PeftModel, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = BATCHES[name]
+    expected = plain_loss(adapted, batch)
+    expected_gradients = gradients(adapted, 3 * expected)
+    head = adapted.get_submodule("base_model.model.lm_head")
+    monkeypatch.setattr("medtune.train.loss.LOGITS_AT_ONCE", 2)
+    seen: list[int] = []
+    forward = head.forward
+
+    def noted(hidden: Tensor) -> Tensor:
+        seen.append(len(hidden))
+        return forward(hidden)
+
+    monkeypatch.setattr(head, "forward", noted)
+    loss, count = summed_loss(adapted, head, batch["input_ids"], batch["labels"])
+    if count > 2:
+        assert max(seen) <= 2 and sum(seen) == count
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients(adapted, 3 * loss), expected_gradients, rtol=1e-4, atol=5e-5)
+    with torch.inference_mode():
+        told, _ = summed_loss(adapted, head, batch["input_ids"], batch["labels"])
+    torch.testing.assert_close(told, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_activations_computed_anew_change_nothing(adapted: PeftModel) -> None:
     batch = BATCHES["different lengths"]
     expected = gradients(adapted, plain_loss(adapted, batch))
