@@ -77,6 +77,9 @@ def save_base(shape: str, folder: Path) -> None:
     with torch.device(device):
         model: Any = LlamaForCausalLM(LlamaConfig(**SHAPES[shape].config))
     model.to(torch.bfloat16).save_pretrained(folder)
+    del model
+    # The sides need the memory, which this process would keep.
+    torch.cuda.empty_cache()
     words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1}, unk_token="<s>"))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="</s>"

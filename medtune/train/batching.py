@@ -43,17 +43,18 @@ def split_batch(
     Counted is what a pass keeps in memory: padded tokens without the shared prefix. Rows of similar
     length go together and each part is trimmed to its longest row, rounded up as in `pad`.
     """
-    lengths = batch["attention_mask"].sum(dim=1)
-    own = lengths - shared_prefix_length(batch["input_ids"], batch["labels"])
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    widths = [_rounded(max(1, length), multiple) for length in lengths]
+    shared = shared_prefix_length(batch["input_ids"], batch["labels"])
     parts: list[list[int]] = [[]]
-    for row in torch.argsort(lengths, stable=True).tolist():
-        if parts[-1] and (len(parts[-1]) + 1) * int(own[row]) > max_tokens:
+    # Python's sort is stable: rows of one length stay in their order.
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if parts[-1] and (len(parts[-1]) + 1) * (widths[row] - shared) > max_tokens:
             parts.append([])
         parts[-1].append(row)
-    widths = [_rounded(max(1, int(lengths[rows].max())), multiple) for rows in parts]
     return [
-        {name: tensor[rows, :width] for name, tensor in batch.items()}
-        for rows, width in zip(parts, widths, strict=True)
+        {name: tensor[rows, : max(widths[row] for row in rows)] for name, tensor in batch.items()}
+        for rows in parts
     ]
 
 
