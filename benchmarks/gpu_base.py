@@ -50,7 +50,7 @@ SHAPES = {
         },
         compute={"device": "auto", "attention": "sdpa"},
         finetune={"batch_size": 64, "tokens_per_pass": 32768, "max_length": 512},
-        parts=4,
+        parts=8,
     ),
     "tiny": Bench(
         config={

@@ -38,7 +38,7 @@ from medtune.train.trainer import AnswerTrainer
 
 ON_GPU = ((8192, 8192, 8192), (8192, 2048, 8192), (8192, 8192, 2048))
 ON_CPU = ((1024, 576, 1536), (1024, 1024, 1024))
-QUESTIONS, ANSWER, BATCH = 256, 48, 8
+QUESTIONS, ANSWER, BATCH = 128, 48, 8
 """How many are asked; tokens of an answer, of which random weights end none; rows that `generate` takes."""
 
 
