@@ -52,8 +52,8 @@ def test_a_block_has_the_mark_right_above_it_and_no_other(page: Path) -> None:
     assert found == [
         ("bash", "", 3),
         ("bash", "run", 10),
-        ("python", "run by: tests/test_blocks.py", 20),
-        ("yaml", "", 27),
+        ("python", "run by: tests/test_blocks.py", 21),
+        ("yaml", "", 28),
     ]
 
 
