@@ -11,6 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medtune.commands.command_help import ANYWHERE, SHELLS, describe_groups, parsed
+from medtune.commands.reader import ending_with_the_reader
+from medtune.commands.repository import enter, from_here, path_from_here, side_from_here
 from medtune.core.errors import MedtuneError, run
 from medtune.run.libraries import forget_stale_bytecode, keep_out
 
@@ -20,37 +23,47 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the console script."""
-    run(_main)
+    # The outer one for what `run` says of an error.
+    with ending_with_the_reader():
+        run(_main)
 
 
 def _main() -> None:
-    forget_stale_bytecode()
-    keep_out()
-    try:
-        arguments = _parser().parse_args()
-    finally:
-        # After `--help` the program ends at once: whether anybody still reads is to be known before.
-        sys.stdout.flush()
-    arguments.call(arguments)
+    with ending_with_the_reader():
+        forget_stale_bytecode()
+        keep_out()
+        parser = _parser()
+        arguments = parsed(parser, sys.argv[1:])
+        enter(needed=arguments.command not in ANYWHERE)
+        arguments.call(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="medtune", description="Reproducible LoRA fine-tuning on medical questions."
+        prog="medtune",
+        usage="%(prog)s COMMAND ...",
+        description="Reproducible LoRA fine-tuning on medical questions.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="medtune")
     ask = commands.add_parser("ask", help="answer a question with the adapter")
     ask.add_argument("question", help='such as "What is arachnodactyly?"')
     ask.add_argument("--context", help="text shown to the model before the question")
     which = ask.add_mutually_exclusive_group()
     which.add_argument("--base", action="store_true", help="ask the untuned model instead")
-    which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
+    which.add_argument(
+        "--adapter", type=path_from_here, default=Path("models/adapter"), help="default: %(default)s"
+    )
     ask.set_defaults(call=_ask)
     chat = commands.add_parser("chat", help="a conversation with the adapter, answers as they come")
-    chat.add_argument("--context", type=Path, metavar="FILE", help="a text shown before the first question")
+    chat.add_argument(
+        "--context", type=path_from_here, metavar="FILE", help="a text shown before the first question"
+    )
     which = chat.add_mutually_exclusive_group()
     which.add_argument("--base", action="store_true", help="talk to the untuned model instead")
-    which.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
+    which.add_argument(
+        "--adapter", type=path_from_here, default=Path("models/adapter"), help="default: %(default)s"
+    )
     chat.set_defaults(call=_chat)
     serve = commands.add_parser("serve", help="an OpenAI-compatible server for what `medtune export` made")
     serve.add_argument("--base", action="store_true", help="serve the untuned model instead")
@@ -61,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(call=_serve)
     add = commands.add_parser("add", help="a file of questions: tracked by DVC, named in params.yaml")
     add.add_argument(
-        "files", nargs="*", metavar="FILE", help="or a pattern (default: what params.yaml names)"
+        "files",
+        nargs="*",
+        type=from_here,
+        metavar="FILE",
+        help="or a pattern (default: what params.yaml names)",
     )
     add.set_defaults(call=_add)
     use = commands.add_parser("use", help="put a profile's model and settings into params.yaml")
@@ -98,8 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--json", action="store_true", help="the same for programs, with full names")
     runs.set_defaults(call=_runs)
     diff = commands.add_parser("diff", help="is one run better than another, or was it luck?")
-    diff.add_argument("before", metavar="A", help="a commit, an experiment, or a file of predictions")
-    diff.add_argument("after", metavar="B", nargs="?", default="workspace", help="default: %(default)s")
+    diff.add_argument(
+        "before", metavar="A", type=side_from_here, help="a commit, an experiment, or a file of predictions"
+    )
+    diff.add_argument(
+        "after", metavar="B", type=side_from_here, nargs="?", default="workspace", help="default: %(default)s"
+    )
     diff.add_argument("--common", action="store_true", help="of different test sets the questions of both")
     diff.add_argument("--examples", type=int, default=5, metavar="N", help="gained and lost ones to show")
     diff.add_argument("--fail-if-worse", action="store_true", help="exit code 1 if a loss is shown")
@@ -108,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="the same for programs, with all examples")
     diff.set_defaults(call=_diff)
     score = commands.add_parser("score", help="judge anybody's predictions by the same rules")
-    score.add_argument("file", type=Path, help="JSONL: question, ground_truth and prediction in each line")
+    score.add_argument(
+        "file", type=path_from_here, help="JSONL: question, ground_truth and prediction in each line"
+    )
     score.add_argument("--json", action="store_true", help="the same for programs, with every verdict")
     score.set_defaults(call=_score)
     seeds = commands.add_parser("seeds", help="this run with other seeds: how far its figures scatter")
@@ -138,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     push = commands.add_parser("push-runs", help="push what every stage made so far, for others to reuse")
     push.add_argument("name", nargs="?", help="default: the default remote")
     push.set_defaults(call=_push_runs)
+    pull = commands.add_parser("pull", help="fetch this commit's run; says first whether the remote has it")
+    pull.add_argument("name", nargs="?", help="a remote (default: the default remote)")
+    pull.set_defaults(call=_pull)
+    completion = commands.add_parser("completion", help="a script for your shell: TAB completes commands")
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(call=_completion)
+    describe_groups(parser, commands)
     return parser
 
 
@@ -386,6 +416,18 @@ def _push_runs(arguments: argparse.Namespace) -> None:
     from medtune.verify.remotes import push_runs
 
     print(f"{push_runs(arguments.name)} runs of stages are in the remote")
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    from medtune.commands.pull import pull
+
+    print(pull(arguments.name))
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    from medtune.commands.command_help import completion
+
+    print(completion(_parser(), arguments.shell))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,36 @@ class RemoteObject:
     """whole, missing or damaged"""
 
 
+@dataclass(frozen=True)
+class Holding:
+    """What of this commit's outputs, by path, could be had here: from this machine's cache or from a remote.
+
+    `made` are those of the lacking ones that a stage makes; others (.dvc files) are the user's own data.
+    """
+
+    remote: str
+    place: str
+    is_there: bool
+    has: list[str]
+    lacks: list[str]
+    made: list[str]
+
+
+def compare_with_remote(name: str | None = None) -> Holding | None:
+    """Look, by name alone, for every output of the commit in the cache and a remote; None if cloud-versioned.
+
+    A remote remembers nothing and DVC's own list of it may be stale, so the remote itself is asked.
+    """
+    try:
+        with Repo() as repo:
+            remote = repo.cloud.get_remote(name, command="pull")
+            if remote.worktree or remote.fs.version_aware:
+                return None
+            return _held(repo, remote)
+    except Exception as error:
+        raise MedtuneError(f"remote {name or '(default)'}: {error}") from None
+
+
 def check_remote(name: str | None = None) -> list[RemoteObject]:
     """Read every object that the outputs of the repository in the current folder name."""
     with _remote(name) as (repo, odb):
@@ -82,6 +112,32 @@ def _remote(name: str | None) -> Iterator[tuple[Any, HashFileDB]]:
     except Exception as error:
         # Every kind of storage has a library, and exceptions, of its own.
         raise MedtuneError(f"remote {name or '(default)'}: {error}") from None
+
+
+def _held(repo: Any, remote: Any) -> Holding:
+    outs = [out for out in repo.index.outs if out.use_cache and out.hash_info]
+    has, lacks = list[Any](), list[Any]()
+    for out in outs:
+        (has if _can_be_had(out.hash_info, (repo.cache.local, remote.odb)) else lacks).append(out)
+    return Holding(
+        remote.name,
+        str(remote.path),
+        bool(remote.fs.exists(remote.path)),
+        [str(out) for out in has],
+        [str(out) for out in lacks],
+        [str(out) for out in lacks if out.stage.cmd],
+    )
+
+
+def _can_be_had(wanted: Any, places: tuple[HashFileDB, HashFileDB]) -> bool:
+    """Whether each file of an output is in one of the places; of a folder it is its list that names them."""
+    source = next((place for place in places if place.exists(wanted.value)), None)
+    if source is None or not wanted.isdir:
+        return source is not None
+    files = {entry.value for _, _, entry in Tree.load(source, wanted)}
+    for place in places:
+        files -= set(place.oids_exist(files)) if files else set()
+    return not files
 
 
 def _objects(repo: Any, odb: HashFileDB) -> Iterator[RemoteObject]:

@@ -1,0 +1,76 @@
+"""The repository that a command works in: found from the folder the user stands in, as git does.
+
+    docs$ medtune verify                     # of the repository that docs/ is in
+    docs$ medtune score ../mine.jsonl        # what is typed is relative to docs/
+
+Everything behind the command line works in the top folder, as the stages do. Imports neither torch nor DVC.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from medtune.core.errors import MedtuneError
+from medtune.core.section import PARAMS_FILE
+from medtune.run.shadowing import ROOT
+
+MARKS = (".dvc", "dvc.yaml")
+"""What lies in the top folder. A repository that lacks its params.yaml is one, and is told so."""
+
+PREDICTION_FILES = (".json", ".jsonl")
+"""What the name of a file of predictions ends with."""
+
+
+def find_root(start: Path) -> Path | None:
+    """The nearest folder, from `start` upwards, that is a repository's top folder.
+
+    A git repository of something else in between is where the search ends: whoever stands in it means that.
+    """
+    for folder in (start, *start.parents):
+        if all((folder / mark).exists() for mark in MARKS):
+            return folder
+        if (folder / ".git").exists():
+            return None
+    return None
+
+
+def from_here(typed: str) -> str:
+    """A path or pattern that was typed, for use in the top folder: relative to that if it was relative."""
+    here = Path.cwd()
+    root = find_root(here)
+    if root is None or root == here or not typed or Path(typed).is_absolute():
+        return typed
+    path = os.path.join(here.relative_to(root), typed)  # noqa: PTH118 - keeps "..", which may follow a link
+    short = os.path.normpath(path)
+    return short if os.path.realpath(root / short) == os.path.realpath(root / path) else path
+
+
+def path_from_here(typed: str) -> Path:
+    """`from_here`, of an option that is a path."""
+    return Path(from_here(typed))
+
+
+def side_from_here(typed: str) -> str:
+    """`from_here`, of what may be a file of predictions or the name of a commit."""
+    return from_here(typed) if typed.endswith(PREDICTION_FILES) else typed
+
+
+def enter(*, needed: bool) -> None:
+    """Make the top folder the current one; where there is none, stay, or refuse if one is `needed`."""
+    here = Path.cwd()
+    root = find_root(here)
+    if root is None:
+        if needed:
+            raise MedtuneError(
+                f"{here}: in no medtune repository (a folder with {', '.join(MARKS)} and {PARAMS_FILE}); "
+                "run this in a clone of one"
+            )
+        return
+    os.chdir(root)
+    if root != ROOT:
+        # The stages import what lies in the repository; this process has imported something else.
+        print(
+            f"warning: this medtune is that of {ROOT}, not of {root}: what it says may be of other code; "
+            "activate that repository's environment, or run in its top folder: python -m medtune.commands.cli",
+            file=sys.stderr,
+        )
