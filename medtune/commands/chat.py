@@ -9,6 +9,7 @@ from medtune.answer.answerer import Answerer
 from medtune.answer.conversation import Conversation
 from medtune.commands.tables import without_control
 from medtune.commands.text_file import read_file
+from medtune.commands.waiting import waiting
 from medtune.core.errors import Interrupted, MedtuneError, nearest
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 
@@ -25,7 +26,8 @@ def chat(adapter: Path | None, context: Path | None = None) -> None:
     terminal it is told, and the conversation stays as it was.
     """
     text = None if context is None else _read_context(context)
-    conversation = Conversation(Answerer.load(adapter), text)
+    with waiting("loading the model"):
+        conversation = Conversation(Answerer.load(adapter), text)
     print(NOT_MEDICAL_ADVICE.replace("*", ""), file=sys.stderr)
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if at_terminal:

@@ -4,7 +4,7 @@ The stage `code` runs the same checks first, while every output is still there. 
 some more where questions have to be made or counted in tokens: only before a run that needs that.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import cached_property
 from io import StringIO
@@ -95,7 +95,24 @@ def describe_check() -> str:
     if project.problems:
         raise MedtuneError("\nerror: ".join(project.problems))
     verdict = "parameters, launch files, source, base model, packages, device and memory: nothing is wrong"
-    return "\n".join([*project.notes, verdict])
+    return "\n".join([*project.notes, *_remote_notes(), f"{verdict}; next: dvc repro"])
+
+
+def _remote_notes() -> Iterator[str]:
+    """A default remote that is a folder and is not there; others take a network to ask (`medtune pull`)."""
+    from dvc.config import Config, ConfigError
+
+    try:
+        config = Config(str(Path(".dvc").absolute()))
+        name = config["core"].get("remote")
+        url = str(config["remote"][name]["url"]) if name else None
+    except (ConfigError, KeyError) as error:
+        yield f"the DVC remote cannot be read from .dvc/config: {error}"
+        return
+    if url is None:
+        yield "no default DVC remote for `dvc push` and `dvc pull`; docs/remotes.md sets one up"
+    elif "://" not in url and not Path(url).is_dir():
+        yield f"the DVC remote {name} ({url}) is not there yet: `dvc push` makes it; `dvc pull` finds nothing"
 
 
 def _finetune_launch(project: Project) -> None:

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.commands.command_help import ANYWHERE, SHELLS, describe_groups, parsed
+from medtune.commands.command_help import ANYWHERE, NOWHERE, SHELLS, describe_groups, parsed
 from medtune.commands.reader import ending_with_the_reader
 from medtune.commands.repository import enter, from_here, path_from_here, side_from_here
+from medtune.commands.waiting import waiting
 from medtune.core.errors import MedtuneError, run
 from medtune.run.libraries import forget_stale_bytecode, keep_out
 
@@ -34,7 +35,8 @@ def _main() -> None:
         keep_out()
         parser = _parser()
         arguments = parsed(parser, sys.argv[1:])
-        enter(needed=arguments.command not in ANYWHERE)
+        if arguments.command not in NOWHERE:
+            enter(needed=arguments.command not in ANYWHERE)
         arguments.call(arguments)
 
 
@@ -198,17 +200,20 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _ask(arguments: argparse.Namespace) -> None:
     if not arguments.question.strip():
         raise MedtuneError("the question is empty")
-    from medtune.answer.answerer import Answerer
+    with waiting("loading the model") as now:
+        from medtune.answer.answerer import Answerer
 
-    answerer = Answerer.load(adapter=None if arguments.base else arguments.adapter)
-    answer = answerer.ask_in_full(arguments.question, arguments.context)
+        answerer = Answerer.load(adapter=None if arguments.base else arguments.adapter)
+        now("answering")
+        answer = answerer.ask_in_full(arguments.question, arguments.context)
     print(answer.text)
     if answer.truncated:
         print(f"cut off at {answer.tokens} tokens (answer.max_new_tokens in params.yaml)", file=sys.stderr)
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    from medtune.commands.chat import chat
+    with waiting("loading"):
+        from medtune.commands.chat import chat
 
     chat(None if arguments.base else arguments.adapter, arguments.context)
 
@@ -270,27 +275,32 @@ def _pin(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     from medtune.commands.plan import make_plan
 
-    plan = make_plan(arguments.profile, kind=arguments.device, worst=arguments.worst)
+    with waiting("planning; what is here is tried, which takes about half a minute"):
+        plan = make_plan(arguments.profile, kind=arguments.device, worst=arguments.worst)
     print(plan.as_json() if arguments.json else plan.describe())
 
 
 def _check(_: argparse.Namespace) -> None:
-    from medtune.commands.check import describe_check
+    with waiting("checking"):
+        from medtune.commands.check import describe_check
 
-    print(describe_check())
+        described = describe_check()
+    print(described)
 
 
 def _show(arguments: argparse.Namespace) -> None:
     from medtune.commands.show import describe_shown, show_examples, shown_as_json, takes_colour
 
-    found = show_examples(arguments.id, arguments.kind, arguments.split, arguments.count)
+    with waiting("reading the tokenizer and the questions"):
+        found = show_examples(arguments.id, arguments.kind, arguments.split, arguments.count)
     print(shown_as_json(found) if arguments.json else describe_shown(found, colour=takes_colour(sys.stdout)))
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    from medtune.commands.runs import describe_runs, find_runs, runs_as_json
+    with waiting("reading commits and experiments"):
+        from medtune.commands.runs import describe_runs, find_runs, runs_as_json
 
-    runs = find_runs(arguments.revisions, commits=arguments.commits, all_commits=arguments.all_commits)
+        runs = find_runs(arguments.revisions, commits=arguments.commits, all_commits=arguments.all_commits)
     print(runs_as_json(runs) if arguments.json else describe_runs(runs))
 
 
@@ -299,7 +309,8 @@ def _diff(arguments: argparse.Namespace) -> None:
 
     if arguments.examples < 0:
         raise MedtuneError(f"--examples is {arguments.examples}: must be 0 or more")
-    diff = make_diff(arguments.before, arguments.after, common=arguments.common)
+    with waiting("reading both sides") as now:
+        diff = make_diff(arguments.before, arguments.after, common=arguments.common, watch=now)
     if arguments.json:
         print(diff_as_json(diff))
     else:
@@ -309,9 +320,10 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from medtune.commands.score import describe_score, score_as_json, score_file
+    with waiting("judging"):
+        from medtune.commands.score import describe_score, score_as_json, score_file
 
-    scored = score_file(arguments.file)
+        scored = score_file(arguments.file)
     print(score_as_json(scored) if arguments.json else describe_score(scored))
 
 
@@ -366,12 +378,14 @@ def _publish(arguments: argparse.Namespace, formats: "Sequence[Format]") -> None
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from medtune.verify.chain import describe_links, require_own_code, verify_chain
-    from medtune.verify.rerun import rerun
-    from medtune.verify.uncommitted import uncommitted
+    with waiting("loading"):
+        from medtune.verify.chain import describe_links, require_own_code, verify_chain
+        from medtune.verify.rerun import rerun
+        from medtune.verify.uncommitted import uncommitted
 
     require_own_code()
-    links, changed = verify_chain(), uncommitted()
+    with waiting("verifying") as now:
+        links, changed = verify_chain(now), uncommitted()
     broken = sum(link.broken is not None for link in links)
     found = {"links": [asdict(link) for link in links], "uncommitted": changed}
     if not arguments.json:
@@ -393,12 +407,14 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _check_remote(arguments: argparse.Namespace) -> None:
     from medtune.verify.remotes import check_remote, mend_remote
 
-    objects = check_remote(arguments.name)
+    with waiting("reading the remote") as now:
+        objects = check_remote(arguments.name, now)
     faults = [entry for entry in objects if entry.state != "whole"]
     said = [f"{fault.state:<9}{fault.path}" for fault in faults]
     if faults and arguments.mend:
-        mend_remote(arguments.name)
-        objects = check_remote(arguments.name)
+        with waiting("mending the remote") as now:
+            mend_remote(arguments.name)
+            objects = check_remote(arguments.name, now)
         faults = [entry for entry in objects if entry.state != "whole"]
         said += [f"still {fault.state}: {fault.path}" for fault in faults]
     if arguments.json:

@@ -19,8 +19,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "set up": ("completion",),
 }
 OTHERS = "others"
-ANYWHERE = ("completion", "diff", "score")
-"""Commands that can do without a repository: for files alone."""
+ANYWHERE = ("diff", "score")
+"""Commands that can do without a repository, for files alone."""
+NOWHERE = ("completion",)
+"""Commands that look at no repository."""
 SHELLS = ("bash", "zsh", "fish")
 BESIDE = (("train", "dvc repro", "run the pipeline: whatever an edit affects, and nothing else"),)
 """What is no command of medtune's and what a newcomer looks for here: by group."""

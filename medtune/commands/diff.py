@@ -5,8 +5,7 @@ that was mended in between makes no difference.
 """
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from medtune.evaluate.alignment import DIFFERING, Alignment, align
 from medtune.evaluate.comparison import METRICS, compare
 from medtune.evaluate.confusion import by_answer
 from medtune.evaluate.params import DiffParams, EvaluateParams
+from medtune.evaluate.prediction_files import Given
 from medtune.evaluate.predictions import Prediction, by_kind
 from medtune.evaluate.seeds import Seeds, noise_band
 from medtune.evaluate.summary import few_answers
@@ -64,17 +64,31 @@ class Diff:
         ]
 
 
-def make_diff(before: str, after: str = WORKSPACE, *, common: bool = False) -> Diff:
-    """Compare the predictions of two revisions, experiments, files, or of the workspace."""
-    sides = read_predictions(before), read_predictions(after)
+def make_diff(
+    before: str,
+    after: str = WORKSPACE,
+    *,
+    common: bool = False,
+    watch: Callable[[str], None] = lambda _: None,
+) -> Diff:
+    """Compare the predictions of two revisions, experiments, files, or of the workspace.
+
+    `watch` is told what is being done, as it takes a while.
+    """
     names = (before, after)
+    sides = _read_side(before, watch), _read_side(after, watch)
     aligned = align(*sides, names, common=common)
     params = rules()
-    # Judging and the intervals take seconds; standard output is for what comes of them.
-    print(f"judging {_counted(len(aligned.before), 'question')} of both sides anew", file=sys.stderr)
+    watch(f"judging {_counted(len(aligned.before), 'question')} of both sides anew")
     one, other = (judge_given(side, params) for side in (aligned.before, aligned.after))
+    watch("comparing, with intervals")
     comparisons = compare(one, other, params.seed)
     return Diff(names, aligned, one, other, comparisons, params, _tolerated(), read_seeds_of(*names))
+
+
+def _read_side(name: str, watch: Callable[[str], None]) -> list[Given]:
+    watch(f"reading the predictions of {name}, and whether they are its own")
+    return read_predictions(name)
 
 
 def _tolerated() -> DiffParams:

@@ -34,8 +34,13 @@ def describe_export(found: Mapping[str, Any], formats: Sequence[Format], *, mark
     table = as_markdown if markdown else as_text
     lines = [table(HEADER, list(_rows(found, formats)))]
     if kept := [str(EXPORT / kind) for kind in formats if found["formats"][kind]["passed"]]:
-        lines += ["", f"written: {', '.join(kept)}; the figures are in {METRICS}"]
+        lines += ["", f"written: {', '.join(kept)}; the figures are in {METRICS}{_next(kept)}"]
     return "\n".join(lines)
+
+
+def _next(kept: Sequence[str]) -> str:
+    """What the exports that passed are good for at once."""
+    return "; next: medtune serve" if str(EXPORT / "gguf") in kept else ""
 
 
 def export_as_json(found: Mapping[str, Any]) -> str:

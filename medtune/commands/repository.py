@@ -36,7 +36,7 @@ def find_root(start: Path) -> Path | None:
 
 def from_here(typed: str) -> str:
     """A path or pattern that was typed, for use in the top folder: relative to that if it was relative."""
-    here = Path.cwd()
+    here = _here()
     root = find_root(here)
     if root is None or root == here or not typed or Path(typed).is_absolute():
         return typed
@@ -57,7 +57,7 @@ def side_from_here(typed: str) -> str:
 
 def enter(*, needed: bool) -> None:
     """Make the top folder the current one; where there is none, stay, or refuse if one is `needed`."""
-    here = Path.cwd()
+    here = _here()
     root = find_root(here)
     if root is None:
         if needed:
@@ -70,7 +70,15 @@ def enter(*, needed: bool) -> None:
     if root != ROOT:
         # The stages import what lies in the repository; this process has imported something else.
         print(
-            f"warning: this medtune is that of {ROOT}, not of {root}: what it says may be of other code; "
-            "activate that repository's environment, or run in its top folder: python -m medtune.commands.cli",
+            f"warning: this medtune is that of {ROOT}, not of {root}: what it says may be of "
+            "other code; activate that repository's environment, or run in its top folder: "
+            "python -m medtune.commands.cli",
             file=sys.stderr,
         )
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise MedtuneError("the folder that this runs in was deleted; change to another one") from None

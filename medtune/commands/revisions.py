@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError, resolve_rev
 from dvc.stage import PipelineStage
 
+from medtune.commands.repository import PREDICTION_FILES as FILES
 from medtune.commands.text_file import read_file
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import write_text
@@ -34,8 +35,6 @@ WORKSPACE = "workspace"
 CODE_STAGE = "code"
 READ_AS_CODE = ("medtune", "stages", "requirements/runtime.txt")
 """What the digest files are made of."""
-FILES = (".json", ".jsonl")
-"""What a name ends with that is a file's."""
 
 
 def read_predictions(name: str) -> list[Given]:

@@ -50,9 +50,13 @@ class Link:
     broken: str | None
 
 
-def verify_chain() -> list[Link]:
-    """Check every link of the repository in the current folder."""
-    return [Link(name, _reason(check)) for name, check in LINKS.items()]
+def verify_chain(watch: Callable[[str], None] = lambda _: None) -> list[Link]:
+    """Check every link of the repository in the current folder; `watch` is told of each before it is."""
+    links: list[Link] = []
+    for name, check in LINKS.items():
+        watch(f"verifying, {len(links) + 1} of {len(LINKS)}: {name}")
+        links.append(Link(name, _reason(check)))
+    return links
 
 
 def describe_links(links: Sequence[Link], changed: Sequence[str]) -> str:
@@ -63,7 +67,9 @@ def describe_links(links: Sequence[Link], changed: Sequence[str]) -> str:
         lines += [f"       {link.broken}"] if link.broken else []
     if changed:
         lines.append(f"note: not as committed: {', '.join(changed)}")
-    return "\n".join([*lines, ON_TRUST])
+    broken = sum(link.broken is not None for link in links)
+    told = f"{broken} of {len(links)} links are broken" if broken else f"all {len(links)} links hold"
+    return "\n".join([*lines, f"{told}; {ON_TRUST}"])
 
 
 def require_own_code() -> None:

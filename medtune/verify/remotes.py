@@ -11,7 +11,7 @@ A cloud-versioned remote (`version_aware` or `worktree`) holds files under their
 them: neither works there, and DVC 3.67 spoils `dvc.lock` when it pushes to one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,10 +64,19 @@ def compare_with_remote(name: str | None = None) -> Holding | None:
         raise MedtuneError(f"remote {name or '(default)'}: {error}") from None
 
 
-def check_remote(name: str | None = None) -> list[RemoteObject]:
-    """Read every object that the outputs of the repository in the current folder name."""
+def check_remote(
+    name: str | None = None, watch: Callable[[str], None] = lambda _: None
+) -> list[RemoteObject]:
+    """Read every object that the outputs of the repository in the current folder name.
+
+    `watch` is told of each that was read.
+    """
+    found = []
     with _remote(name) as (repo, odb):
-        return list(_objects(repo, odb))
+        for entry in _objects(repo, odb):
+            found.append(entry)
+            watch(f"read {len(found)} objects of the remote; the last: {entry.path}")
+    return found
 
 
 def mend_remote(name: str | None = None) -> None:

@@ -67,7 +67,7 @@ def test_how_many_tokens_the_examples_have_is_told(
     assert "how many fit in 128: 10" in train
     assert train.endswith("; 0 are left out, 0 shortened")
     assert "how many fit in 128: 2" in validation
-    assert verdict.endswith("nothing is wrong")
+    assert verdict.endswith("nothing is wrong; next: dvc repro")
 
 
 @pytest.mark.usefixtures("unrecorded")

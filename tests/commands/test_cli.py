@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from medtune.commands.cli import _parser
+from medtune.commands.command_help import OTHERS, _commands
+from medtune.commands.reader import NOBODY_READS
 from tests.conftest import ROOT
+
+COMMANDS = [name for commands in _commands(_parser()) for name in commands.choices]
 
 
 def medtune(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -24,23 +29,8 @@ def medtune(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 def test_help_names_the_commands_and_imports_no_torch() -> None:
     shown = medtune("--help")
     assert shown.returncode == 0
-    for name in (
-        "ask",
-        "chat",
-        "serve",
-        "use",
-        "plan",
-        "check",
-        "show",
-        "runs",
-        "diff",
-        "score",
-        "seeds",
-        "verify",
-        "check-remote",
-        "push-runs",
-    ):
-        assert re.search(rf"^    {name}\s", shown.stdout, re.MULTILINE)
+    for name in COMMANDS:
+        assert re.search(rf"^    {name}\s+\S", shown.stdout, re.MULTILINE)
     script = (
         "import sys, medtune.commands.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
@@ -55,14 +45,62 @@ def test_importing_the_command_leaves_the_process_as_it_was_and_calling_it_keeps
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("use", "--list")])
-def test_a_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _parser().parse_args([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: medtune {command} ")
+
+
+def test_every_command_has_its_place_in_the_help_and_a_line_of_the_terminal() -> None:
+    shown = _parser().format_help()
+    assert f"{OTHERS}:" not in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    shown = medtune()
+    assert shown.returncode == 2
+    assert shown.stdout == medtune("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("vrify", "did you mean 'verify'?"), ("train", "accepted: ask, chat,")]
+)
+def test_a_command_that_there_is_not_is_one_line(typed: str, said: str) -> None:
+    result = medtune(typed)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: no command '{typed}'; {said}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("use", "--list"),
+        ("use", "llama-3.2-1b", "--dry-run"),
+        ("completion", "bash"),
+        ("plan", "llama-3.2-1b", "--device", "cuda"),
+        ("diff", "metrics/no.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("closed", ["stdout", "both"])
+def test_a_reader_that_has_had_enough_ends_it_as_it_ends_other_programs(
+    arguments: tuple[str, ...], closed: str
+) -> None:
     command = [sys.executable, "-m", "medtune.commands.cli", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
+    errors = subprocess.STDOUT if closed == "both" else subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors) as process:
+        assert process.stdout is not None
         process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
+        said = process.stderr.read() if process.stderr else b""
+    if arguments[0] == "diff" and closed == "stdout":
+        # It printed nothing, and so did not notice.
+        assert (process.returncode, said) == (1, b"error: metrics/no.jsonl: no such file\n")
+    else:
+        assert (process.returncode, said) == (NOBODY_READS, b"")
 
 
 @pytest.mark.parametrize(
@@ -81,23 +119,23 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], expec
     assert "Traceback" not in result.stderr
 
 
+NO_REPOSITORY = "error: {}: in no medtune repository (a folder with .dvc, dvc.yaml and params.yaml)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("ask", "Fever?"), "error: params.yaml: no such file; run this in the top folder"),
-        (("check",), "error: params.yaml: no such file; run this in the top folder"),
-        (("plan",), "error: params.yaml: no such file; run this in the top folder"),
-        (("runs",), "error: DVC cannot list runs here: you are not inside of a DVC repository"),
-        (("seeds",), "error: params.yaml: no such file; run this in the top folder"),
-        (("verify",), "error: Python imports medtune from"),
-        (("check-remote",), "error: remote (default): you are not inside of a DVC repository"),
-        (("push-runs",), "error: remote (default): you are not inside of a DVC repository"),
+        (("check",), NO_REPOSITORY),
+        (("verify", "--json"), NO_REPOSITORY),
+        (("use", "--list"), NO_REPOSITORY),
+        (("diff", "HEAD"), "error: 'HEAD' is no file of predictions (.json, .jsonl), and here is no rep"),
+        (("score", "mine.jsonl"), "error: mine.jsonl: no such file"),
     ],
 )
-def test_outside_the_repository_it_says_where_to_run(
+def test_outside_the_repository_it_says_so_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], expected: str
 ) -> None:
     result = medtune(*arguments, cwd=tmp_path)
-    assert result.returncode == 1
-    assert expected in result.stderr
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(expected.format(tmp_path))
+    assert result.stderr.count("\n") == 1
