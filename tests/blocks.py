@@ -75,4 +75,5 @@ def run_block(block: Block, folder: Path, env: Mapping[str, str] | None = None) 
     """Run a block's lines in a folder as one script, which ends at the first that fails; what it printed."""
     if block.language == "python":
         return run("python", "-c", block.script, cwd=folder, env=env)
-    return run("bash", "-euo", "pipefail", "-c", block.script, cwd=folder, env=env)
+    # What asks for input finds its end: a test waits for nobody.
+    return run("bash", "-euo", "pipefail", "-c", f"exec < /dev/null\n{block.script}", cwd=folder, env=env)

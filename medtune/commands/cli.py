@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.commands.command_help import ANYWHERE, NOWHERE, SHELLS, describe_groups, parsed
+from medtune.commands.command_help import ANYWHERE, NOWHERE, SHELLS, Parser, describe_groups, parsed
 from medtune.commands.reader import ending_with_the_reader
 from medtune.commands.repository import enter, from_here, path_from_here, side_from_here
 from medtune.commands.waiting import waiting
@@ -41,7 +41,7 @@ def _main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="medtune",
         usage="%(prog)s COMMAND ...",
         description="Reproducible LoRA fine-tuning on medical questions.",

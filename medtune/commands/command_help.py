@@ -6,8 +6,12 @@ test refuses.
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from medtune.core.errors import MedtuneError, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "try it": ("pull", "ask", "chat", "demo"),
@@ -26,11 +30,17 @@ NOWHERE = ("completion",)
 SHELLS = ("bash", "zsh", "fish")
 BESIDE = (("train", "dvc repro", "run the pipeline: whatever an edit affects, and nothing else"),)
 """What is no command of medtune's and what a newcomer looks for here: by group."""
-END = (
-    "medtune COMMAND --help: what it takes. It runs anywhere in a repository; README.md has examples of each."
-)
+END = "medtune COMMAND --help: what it takes. Each works anywhere in a repository."
 FILES = ("--adapter", "--context", "files", "file", "before", "after")
 """Arguments that TAB completes with files."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help fails when nobody reads it, as all else that is printed; argparse's is silent."""
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print it on standard output, or into a file."""
+        print(self.format_help(), end="", file=file)
 
 
 def describe_groups(

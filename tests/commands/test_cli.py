@@ -79,10 +79,8 @@ def test_a_command_that_there_is_not_is_one_line(typed: str, said: str) -> None:
     "arguments",
     [
         ("--help",),
-        ("use", "--list"),
         ("use", "llama-3.2-1b", "--dry-run"),
         ("completion", "bash"),
-        ("plan", "llama-3.2-1b", "--device", "cuda"),
         ("diff", "metrics/no.jsonl"),
     ],
 )

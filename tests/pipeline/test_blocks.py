@@ -1,0 +1,74 @@
+"""Every command that the README and docs/ show is run, or its page's source says by whom or why not."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.blocks import Block, blocks, run_block
+from tests.conftest import ROOT, edit_params
+from tests.project import STAGES, commit, repro, run
+from tests.tiny import build_tiny_base, create_tiny_project
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKS = re.compile(r"run|run by: (?P<files>tests/\S+\.py(?:, tests/\S+\.py)*)|not run: \S.*")
+COMMANDS = [
+    pytest.param(page, block, id=f"{page.name}:{block.line}")
+    for page in PAGES
+    for block in blocks(page)
+    if block.is_commands
+]
+FEW = {
+    "data.kinds": {"definition": {"train": 24, "validation": 4, "test": 12}},
+    "finetune.evaluate_every": 3,
+    "answer.max_new_tokens": 8,
+}
+
+
+@pytest.mark.parametrize(("page", "block"), COMMANDS)
+def test_a_block_of_commands_is_marked_with_how_it_is_tried(page: Path, block: Block) -> None:
+    mark = MARKS.fullmatch(block.mark)
+    assert mark, f"{page.name}:{block.line} has no mark above it; tests/blocks.py has the forms"
+    for beginning in block.left_out:
+        assert any(line.strip().startswith(beginning) for line in block.text.splitlines())
+    files = [ROOT / name for name in (mark["files"] or "").split(", ") if name]
+    if files and block.language != "python":
+        tests = "".join(file.read_text() for file in files)
+        for command in re.findall(r"^(?:.* && )?medtune ([\w-]+)", block.text, re.M):
+            assert f'"{command}"' in tests, f"none of {block.mark} runs medtune {command}"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny project with a committed run, and what the README takes for given beside it."""
+    folder = tmp_path_factory.mktemp("pages")
+    project = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), FEW, prepared=False)
+    assert repro(project) == set(STAGES)
+    commit(project, "A run")
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.runs for block in blocks(page))], ids=lambda page: page.name
+)
+def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, finished: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(finished, tmp_path / "medtune", symlinks=True)
+    # "Change something, commit it, compare": the change.
+    edit_params(project / "params.yaml", {"evaluate.seed": 8})
+    for name in ("predictions", "others"):
+        row = {"question": "Is fever a symptom?", "ground_truth": "yes", "prediction": f"Yes, {name}."}
+        (project / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    variables = {"PYTHONPATH": str(project), "MEDTUNE_PROGRESS": str(tmp_path), **AUTHOR}
+    for block in blocks(page):
+        if block.runs:
+            run_block(block, project, variables)
+            if "medtune seeds" in block.text:
+                assert "A higher rank" in run("git", "log", "-1", "--format=%s", cwd=project)
+
+
+AUTHOR = {
+    f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+}
