@@ -41,7 +41,7 @@ def _main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="medtune",
         usage="%(prog)s COMMAND ...",
         description="Reproducible LoRA fine-tuning on medical questions.",

@@ -47,6 +47,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), FEW, prepared=False)
     assert repro(project) == set(STAGES)
     commit(project, "A run")
+    for key, value in {"name": "Test", "email": "test@localhost"}.items():
+        run("git", "config", f"user.{key}", value, cwd=project)
     return project
 
 
@@ -61,14 +63,9 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, finished: Path
     for name in ("predictions", "others"):
         row = {"question": "Is fever a symptom?", "ground_truth": "yes", "prediction": f"Yes, {name}."}
         (project / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    variables = {"PYTHONPATH": str(project), "MEDTUNE_PROGRESS": str(tmp_path), **AUTHOR}
+    variables = {"PYTHONPATH": str(project), "MEDTUNE_PROGRESS": str(tmp_path)}
     for block in blocks(page):
         if block.runs:
             run_block(block, project, variables)
             if "medtune seeds" in block.text:
                 assert "A higher rank" in run("git", "log", "-1", "--format=%s", cwd=project)
-
-
-AUTHOR = {
-    f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-}
