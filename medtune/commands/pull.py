@@ -44,9 +44,7 @@ def _remote(held: Holding) -> str:
 
 def _state(held: Holding) -> str:
     return (
-        "has nothing of this commit's run"
-        if held.is_there
-        else "is not there, or nothing was ever pushed to it"
+        "has nothing of this commit's run" if held.is_there else "is not there: nothing was ever pushed to it"
     )
 
 
