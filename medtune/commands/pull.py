@@ -43,9 +43,9 @@ def _remote(held: Holding) -> str:
 
 
 def _state(held: Holding) -> str:
-    return (
-        "has nothing of this commit's run" if held.is_there else "is not there: nothing was ever pushed to it"
-    )
+    if held.is_there:
+        return "has nothing of this commit's run"
+    return "is not there: nothing was ever pushed to it"
 
 
 def _what_to_do(held: Holding) -> str:

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError
-from medtune.core.section import PARAMS_FILE
 from medtune.run.shadowing import ROOT
 
-MARKS = (".dvc", "dvc.yaml")
-"""What lies in the top folder. A repository that lacks its params.yaml is one, and is told so."""
+MARK = ".dvc"
+"""The folder in the top folder, by which DVC finds it as well."""
 
 PREDICTION_FILES = (".json", ".jsonl")
 """What the name of a file of predictions ends with."""
@@ -27,7 +26,7 @@ def find_root(start: Path) -> Path | None:
     A git repository of something else in between is where the search ends: whoever stands in it means that.
     """
     for folder in (start, *start.parents):
-        if all((folder / mark).exists() for mark in MARKS):
+        if (folder / MARK).is_dir():
             return folder
         if (folder / ".git").exists():
             return None
@@ -62,12 +61,12 @@ def enter(*, needed: bool) -> None:
     if root is None:
         if needed:
             raise MedtuneError(
-                f"{here}: in no medtune repository (a folder with {', '.join(MARKS)} and {PARAMS_FILE}); "
-                "run this in a clone of one"
+                f"{here}: in no medtune repository (neither it nor a folder above it has {MARK}); run this in "
+                "a clone of one"
             )
         return
     os.chdir(root)
-    if root != ROOT:
+    if root != ROOT and (root / "medtune").is_dir():
         # The stages import what lies in the repository; this process has imported something else.
         print(
             f"warning: this medtune is that of {ROOT}, not of {root}: what it says may be of "

@@ -16,7 +16,7 @@ from tests.project import attempt, run
 def repository(folder: Path) -> Path:
     (folder / ".dvc").mkdir(parents=True)
     (folder / ".git").mkdir()
-    (folder / "dvc.yaml").touch()
+    (folder / "medtune").mkdir()
     return folder
 
 

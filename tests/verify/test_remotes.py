@@ -115,9 +115,12 @@ def kill_once(cwd: Path, command: list[str], begun: Callable[[], bool]) -> None:
 
 
 def test_a_clone_pulls_what_was_pushed_and_has_nothing_to_run(team: Team) -> None:
-    run("dvc", "push", cwd=team.first)
     second = team.clone("second")
-    run("dvc", "pull", cwd=second)
+    early = attempt(*MEDTUNE, "pull", cwd=second)
+    assert (early.returncode, early.stderr.count("\n")) == (1, 1)
+    assert re.search(r"(has nothing of this commit's run|is not there.*); make it here with", early.stderr)
+    run("dvc", "push", cwd=team.first)
+    run(*MEDTUNE, "pull", cwd=second)
     assert team.is_complete(second)
 
 
