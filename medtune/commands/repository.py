@@ -61,8 +61,8 @@ def enter(*, needed: bool) -> None:
     if root is None:
         if needed:
             raise MedtuneError(
-                f"{here}: in no medtune repository (neither it nor a folder above it has {MARK}); run this in "
-                "a clone of one"
+                f"{here}: in no medtune repository (neither it nor a folder above it has {MARK}); run this "
+                "in a clone of one"
             )
         return
     os.chdir(root)
