@@ -20,6 +20,7 @@ from medtune.run.libraries import forget_stale_bytecode, keep_out
 
 if TYPE_CHECKING:
     from medtune.export.places import Format
+    from medtune.verify.remotes import RemoteObject
 
 
 def main() -> None:
@@ -419,13 +420,22 @@ def _check_remote(arguments: argparse.Namespace) -> None:
         said += [f"still {fault.state}: {fault.path}" for fault in faults]
     if arguments.json:
         print(json.dumps([asdict(entry) for entry in objects], indent=2))
-    elif said:
+    elif said and not _holds_none(objects):
         print("\n".join(said))
+    if _holds_none(objects) and not arguments.mend:
+        raise MedtuneError(
+            f"the remote has none of this commit's {len(objects)} objects; where the run was made, run "
+            "`dvc push`, or this with --mend if they were pushed once"
+        )
     if faults:
         hint = "run `dvc repro` to make them here, then this again" if arguments.mend else "try --mend"
         raise MedtuneError(f"{len(faults)} of {len(objects)} objects are missing or damaged; {hint}")
     if not arguments.json:
         print(f"all {len(objects)} objects are whole")
+
+
+def _holds_none(objects: "Sequence[RemoteObject]") -> bool:
+    return bool(objects) and all(entry.state == "missing" for entry in objects)
 
 
 def _push_runs(arguments: argparse.Namespace) -> None:

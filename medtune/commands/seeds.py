@@ -45,6 +45,8 @@ from medtune.verify.uncommitted import uncommitted
 HEADLINE = "metrics/evaluation.json"
 KINDS = "metrics/kinds"
 FIRST_RUN = "run `dvc repro` and commit what it leaves, then this again"
+TOLD = 3
+"""Stages, and files of a stage, that an error names."""
 LIMIT = 2**32
 """Seeds lie below it."""
 COLUMNS = ("questions", "figure", "mean", "deviation", "lowest", "highest", "band")
@@ -148,7 +150,7 @@ def _require_reproduced() -> None:
     except (DvcException, SCMError) as error:
         raise MedtuneError(f"DVC cannot say whether the run is done: {_one_line(error)}") from None
     if differing:
-        raise MedtuneError(f"not as the last run has it: {', '.join(differing)}; {FIRST_RUN}")
+        raise MedtuneError(f"not as the last run has it: {_first(differing, 'stages')}; {FIRST_RUN}")
 
 
 def _refuse(changed: Sequence[str]) -> None:
@@ -165,7 +167,13 @@ def _differing(status: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     for stage, changes in status.items():
         groups = [group for change in changes if isinstance(change, dict) for group in change.values()]
         names = [name for group in groups if isinstance(group, dict) for name in group]
-        yield f"{stage} ({', '.join(names)})" if names else stage
+        yield f"{stage} ({_first(names, 'files')})" if names else stage
+
+
+def _first(names: Sequence[str], of: str) -> str:
+    """The first few; in a clone without outputs there are dozens."""
+    more = [f"{len(names) - TOLD} more {of}"] if len(names) > TOLD else []
+    return ", ".join([*names[:TOLD], *more])
 
 
 @contextmanager
