@@ -8,6 +8,7 @@ Everything behind the command line works in the top folder, as the stages do. Im
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError
@@ -25,12 +26,15 @@ def find_root(start: Path) -> Path | None:
 
     A git repository of something else in between is where the search ends: whoever stands in it means that.
     """
+    return next((folder for folder in _upwards(start) if (folder / MARK).is_dir()), None)
+
+
+def _upwards(start: Path) -> Iterator[Path]:
+    """A folder and those above it, up to the top of a git repository if it is in one."""
     for folder in (start, *start.parents):
-        if (folder / MARK).is_dir():
-            return folder
+        yield folder
         if (folder / ".git").exists():
-            return None
-    return None
+            return
 
 
 def from_here(typed: str) -> str:
@@ -60,9 +64,10 @@ def enter(*, needed: bool) -> None:
     root = find_root(here)
     if root is None:
         if needed:
+            *_, last = _upwards(here)
             raise MedtuneError(
-                f"{here}: in no medtune repository (neither it nor a folder above it has {MARK}); run this "
-                "in a clone of one"
+                f"{here}: in no medtune repository (no folder from it up to {last} has {MARK}); run this in a "
+                "clone of one"
             )
         return
     os.chdir(root)

@@ -117,7 +117,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments: tuple[str, ...], expec
     assert "Traceback" not in result.stderr
 
 
-NO_REPOSITORY = "error: {}: in no medtune repository (neither it nor a folder above it has .dvc); run"
+NO_REPOSITORY = "error: {}: in no medtune repository (no folder from it up to / has .dvc); run this in"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from medtune.commands.cli import _parser
 from medtune.commands.repository import enter, find_root, from_here, side_from_here
 from medtune.core.errors import MedtuneError
 from tests.conftest import ROOT
@@ -127,9 +128,12 @@ def test_a_file_is_scored_from_the_folder_it_is_in(tmp_path: Path) -> None:
     assert missing.stderr == "error: docs/no.jsonl: no such file\n"
 
 
-def test_an_adapter_that_is_typed_is_not_the_default_one() -> None:
-    shown = attempt(*MEDTUNE, "ask", "Fever?", "--adapter", "models/adapter", cwd=ROOT / "docs", env=OWN)
-    assert shown.stderr.startswith("error: docs/models/adapter: holds no adapter_config.json")
+def test_an_adapter_that_is_typed_is_not_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "docs")
+    for command in (["ask", "Fever?"], ["chat"]):
+        assert _parser().parse_args(command).adapter == Path("models/adapter")
+        typed = _parser().parse_args([*command, "--adapter", "models/adapter"])
+        assert typed.adapter == Path("docs/models/adapter")
 
 
 def test_git_and_this_agree_on_the_top_folder() -> None:
