@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from medtune.core.errors import MedtuneError, nearest, plain_words
+from medtune.core.pipeline_file import PIPELINE_FILE, declared_sections
 from medtune.core.yaml_file import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 SECTIONS = ("data", "model", "prompt", "compute", "finetune", "answer", "evaluate", "diff", "export")
-"""The sections of params.yaml, in its order."""
+"""The shipped sections of params.yaml, in its order. Those of stages of one's own stand in dvc.yaml."""
 
 
 class Strict(BaseModel):
@@ -46,9 +47,7 @@ class Section(Strict):
     @classmethod
     def of(cls, content: Mapping[str, Any], path: Path = PARAMS_FILE) -> Self:
         """Check this section of a file that was read already; `path` is only named in errors."""
-        for key in content:
-            if key not in SECTIONS:
-                raise MedtuneError(f"{path}: unknown section '{key}'; {nearest(str(key), list(SECTIONS))}")
+        _require_known(content, cls.name, path)
         if cls.name not in content:
             raise MedtuneError(f"{path}: the section '{cls.name}' is missing")
         try:
@@ -58,6 +57,18 @@ class Section(Strict):
             errors = invalid.errors()
             first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
             raise MedtuneError(f"{path}: {_explain(cls, content[cls.name], first, errors)}") from None
+
+
+def _require_known(content: Mapping[str, Any], own: str, path: Path) -> None:
+    """Refuse a section that neither medtune nor a stage of the pipeline has; `own` is that of the caller."""
+    unknown = [str(key) for key in content if key not in (*SECTIONS, own)]
+    declared = declared_sections(PIPELINE_FILE, PARAMS_FILE.name) if unknown else set()
+    for key in unknown:
+        if key not in declared:
+            raise MedtuneError(
+                f"{path}: unknown section '{key}'; {nearest(key, [*SECTIONS, *sorted(declared)])} "
+                f"(or one that a stage of {PIPELINE_FILE} has among its params)"
+            )
 
 
 def _explain(section: type[Section], content: Any, error: ErrorDetails, errors: list[ErrorDetails]) -> str:

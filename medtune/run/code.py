@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from medtune.core.errors import MedtuneError
+from medtune.core.pipeline_file import PIPELINE_FILE, outputs_in
 from medtune.run.shadowing import ROOT
 
 RUNTIME_LOCK = Path("requirements/runtime.txt")
 DIGESTS = Path("digests")
 CODE = ("medtune", "stages")
 ENTRY_POINTS = ("prepare", "finetune", "answer", "evaluate")
-"""The modules of `stages` that have a digest file; those named answer-* are one module."""
+"""The shipped modules of `stages` that have a digest file; those named answer-* are one module."""
 
 CAN_CHANGE_BYTES = {
     "accelerate": ("accelerate",),
@@ -100,7 +101,20 @@ def digest(entry_point: str, *, quantised: bool, root: Path = ROOT) -> dict[str,
 def digests_of(content: Mapping[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
     """The content of every digest file, by entry point, for the parameters `content` of params.yaml."""
     quantised = is_quantised(content)
-    return {module: digest(f"stages.{module}", quantised=quantised) for module in ENTRY_POINTS}
+    return {module: digest(f"stages.{module}", quantised=quantised) for module in entry_points()}
+
+
+def entry_points(root: Path = ROOT) -> tuple[str, ...]:
+    """The modules of `stages` that have a digest file: the shipped, and those of the outputs of `code`."""
+    pipeline = root / PIPELINE_FILE
+    added = [path.stem for path in outputs_in(DIGESTS, "code", pipeline) if path.stem not in ENTRY_POINTS]
+    for module in added:
+        if not (root / "stages" / f"{module}.py").is_file():
+            raise MedtuneError(
+                f"{PIPELINE_FILE}: the stage code has {DIGESTS / module}.json among its outs, but there is "
+                f"no stages/{module}.py"
+            )
+    return (*ENTRY_POINTS, *added)
 
 
 def is_quantised(content: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
 from medtune.data.params import DataParams
 from medtune.data.tracking import require_declared
-from medtune.run.code import DIGESTS, ENTRY_POINTS, digest, is_quantised
+from medtune.run.code import DIGESTS, digest, entry_points, is_quantised
 from medtune.run.lock_file import LOCK_FILE, ROLES, dvc_md5, entries, read_lock
 from medtune.run.shadowing import ROOT, require_no_shadows
 from medtune.verify.remade import (
@@ -159,7 +159,7 @@ def _joints() -> None:
 def _code() -> None:
     require_no_shadows()
     quantised = is_quantised(read_yaml(PARAMS_FILE))
-    for module in ENTRY_POINTS:
+    for module in entry_points(Path.cwd()):
         path = DIGESTS / f"{module}.json"
         meaning = digest(f"stages.{module}", quantised=quantised, root=Path.cwd())
         require_equal(f"{path}, by the code that is here", json_file(path), meaning)

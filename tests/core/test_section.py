@@ -26,8 +26,10 @@ def edited(tmp_path: Path, key: str, value: object) -> Path:
 
 
 def test_every_section_has_a_type_in_the_order_of_the_file() -> None:
-    assert tuple(section.name for section in SECTION_TYPES) == SECTIONS
-    assert tuple(read_yaml(ROOT / "params.yaml")) == SECTIONS
+    typed = tuple(section.name for section in SECTION_TYPES)
+    assert typed[: len(SECTIONS)] == SECTIONS
+    # Behind them those of stages that were added, of which a program of another language needs no type.
+    assert tuple(read_yaml(ROOT / "params.yaml"))[: len(typed)] == typed
 
 
 @pytest.mark.parametrize("section", SECTION_TYPES, ids=lambda section: section.name)

@@ -180,7 +180,7 @@ def test_bitsandbytes_counts_where_it_quantises(copy: Path) -> None:
 
 
 def test_everything_under_commands_reaches_no_stage() -> None:
-    for module in code.ENTRY_POINTS:
+    for module in code.entry_points():
         reached = code.closure(f"stages.{module}")
         assert not [name for name in reached if name.startswith("medtune/commands/")]
 
