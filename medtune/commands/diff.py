@@ -21,6 +21,7 @@ from medtune.evaluate.confusion import by_answer
 from medtune.evaluate.params import DiffParams, EvaluateParams
 from medtune.evaluate.prediction_files import Given
 from medtune.evaluate.predictions import Prediction, by_kind
+from medtune.evaluate.scoring import MEANS
 from medtune.evaluate.seeds import Seeds, noise_band
 from medtune.evaluate.summary import few_answers
 
@@ -30,7 +31,7 @@ TEXT = 200
 """Characters of a text that are shown."""
 POINTS = frozenset(["accuracy"])
 """Metrics that are shares of questions: in percent, and differences in points."""
-LABELS = {"accuracy": "exact answers", "token_f1": "token-F1", "chrf": "chrF", "brier": "Brier score"}
+LABELS = {"accuracy": "exact answers", **MEANS, "brier": "Brier score"}
 HEADER = ("", "n", "A", "B", "difference", "95% interval", "p", "p (Holm)", "McNemar", "verdict")
 
 

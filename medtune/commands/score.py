@@ -15,12 +15,13 @@ from medtune.evaluate.figures import table
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.prediction_files import Given, read_results
 from medtune.evaluate.predictions import Prediction, predict
+from medtune.evaluate.scoring import MEANS
 from medtune.evaluate.summary import few_answers
 
 MODEL = "predictions"
 DEFAULTS = EvaluateParams(seed=7, partial_f1=0.5, choice_rule="sum", near_relative=0.35, set_kinds=[])
 """The rules where no params.yaml is."""
-HEADER = ("", "n", "exact", "95% interval", "partial", "token-F1", "chrF")
+HEADER = ("", "n", "exact", "95% interval", "partial", *MEANS.values())
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def score_as_json(scored: Scored) -> str:
             "id": one.example.id,
             "kind": one.example.kind,
             "match_type": one.score.match_type,
-            "token_f1": one.score.token_f1,
-            "chrf": one.score.chrf,
+            **{name: getattr(one.score, name) for name in MEANS},
         }
         for one in scored.predictions
     ]
@@ -114,7 +114,7 @@ def _choices(one: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, one: Mapping[str, Any]) -> list[str]:
-    means = [f"{one[metric]:.3f}" if metric in one else "" for metric in ("token_f1", "chrf")]
+    means = [f"{one[metric]:.3f}" if metric in one else "" for metric in MEANS]
     interval = f"{one['accuracy_low']:.1%} to {one['accuracy_high']:.1%}"
     counts = [str(one["n"]), f"{one['accuracy']:.1%}", interval, f"{one['partial_matches'] / one['n']:.1%}"]
     return [one_line(name), *counts, *means]

@@ -8,9 +8,11 @@ Everything else is `not shown`, with the smallest difference that these question
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from medtune.evaluate.predictions import Prediction, by_kind
+from medtune.evaluate.scoring import MEANS
 from medtune.evaluate.statistics import (
     CONFIDENCE,
     Interval,
@@ -39,8 +41,7 @@ class Metric:
 
 METRICS = (
     Metric("accuracy", lambda one: float(one.correct)),
-    Metric("token_f1", lambda one: one.score.token_f1),
-    Metric("chrf", lambda one: one.score.chrf),
+    *(Metric(name, attrgetter(f"score.{name}")) for name in MEANS),
     Metric("brier", lambda one: one.ballot.brier if one.ballot else None, False, (-2.0, 2.0)),
 )
 

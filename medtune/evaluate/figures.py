@@ -8,6 +8,7 @@ from medtune.evaluate.choices import choice_figures
 from medtune.evaluate.confusion import by_answer, by_member
 from medtune.evaluate.params import EvaluateParams
 from medtune.evaluate.predictions import Prediction, by_kind
+from medtune.evaluate.scoring import MEANS
 from medtune.evaluate.statistics import bootstrap_interval, mean, share_interval
 
 Predictions = Mapping[str, Sequence[Prediction]]
@@ -54,7 +55,7 @@ def figures(predictions: Sequence[Prediction], params: EvaluateParams) -> dict[s
         "incorrect": matches["incorrect"],
         "truncated": sum(prediction.answer.truncated for prediction in predictions) / n,
     }
-    for name in ("token_f1", "chrf"):
+    for name in MEANS:
         found |= _mean_with_interval(name, predictions, params)
     ballots = [ballot for one in predictions if (ballot := one.ballot) is not None]
     return found | (choice_figures(ballots) if ballots else {})

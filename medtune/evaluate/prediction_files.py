@@ -20,6 +20,7 @@ from medtune.core.answers import AnswerText
 from medtune.core.errors import MedtuneError, plain_words
 from medtune.core.examples import Example, Message, Text, without_repeats
 from medtune.evaluate.choices import RULES, likeliest
+from medtune.evaluate.scoring import MEANS
 
 RESULTS_SUFFIX = ".json"
 """Of what `evaluate` writes; any other file is JSONL."""
@@ -167,7 +168,7 @@ class _Row(BaseModel):
         return values
 
 
-WRITTEN = frozenset(["correct", "match_type", "token_f1", "chrf", "nearest", "unquantized"])
+WRITTEN = frozenset(["correct", "match_type", *MEANS, "nearest", "unquantized"])
 """What `evaluate` writes beside: judged anew, it is not read."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from medtune.evaluate.figures import accuracy
 from medtune.evaluate.lookups import Relative
 from medtune.evaluate.predictions import Prediction
+from medtune.evaluate.scoring import MEANS
 
 
 def results(
@@ -50,7 +51,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "match_type": prediction.score.match_type,
         "truncated": answer.truncated,
     }
-    for name in ("token_f1", "chrf"):
+    for name in MEANS:
         if (value := getattr(prediction.score, name)) is not None:
             row[name] = value
     for name in ("log_likelihoods", "end_log_likelihoods"):

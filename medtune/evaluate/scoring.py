@@ -19,6 +19,8 @@ from medtune.evaluate.wording import members, words
 MatchType = Literal["exact", "partial", "incorrect"]
 RANK: dict[MatchType, int] = {"incorrect": 0, "partial": 1, "exact": 2}
 """Which of two verdicts is the better one."""
+MEANS = {"token_f1": "token-F1", "chrf": "chrF"}
+"""The fields of a Score, in [0, 1], of which means are given and compared, and what a reader calls them."""
 _CHRF = CHRF(lowercase=True)
 
 

@@ -27,6 +27,7 @@ from medtune.evaluate.page.words import (
     with_interval,
 )
 from medtune.evaluate.predictions import Prediction
+from medtune.evaluate.scoring import MEANS
 
 Figures = Mapping[str, Any]
 Scope = tuple[str, Mapping[str, Figures]]
@@ -174,7 +175,7 @@ def _interval_charts(found: Sequence[Scope], models: Sequence[str]) -> Iterator[
 
 def _figures_table(found: Sequence[Scope], models: Sequence[str]) -> Table:
     present = [(label, name, figures[name]) for label, figures in found for name in models if name in figures]
-    measures = [name for name in ("token_f1", "chrf") if any(name in one for _, _, one in present)]
+    measures = [name for name in MEANS if any(name in one for _, _, one in present)]
     rows = [
         [
             label,

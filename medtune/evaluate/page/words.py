@@ -6,8 +6,9 @@ from typing import Any
 
 from medtune.evaluate.models import OPPONENTS
 from medtune.evaluate.page.parts import Chip
+from medtune.evaluate.scoring import MEANS
 
-MEASURES = {"accuracy": "exact answers", "token_f1": "token-F1", "chrf": "chrF"}
+MEASURES = {"accuracy": "exact answers", **MEANS}
 """What a reader calls the measures; the first is a share, the others are means in [0, 1]."""
 TONES = {"better": "good", "worse": "bad"}
 NOTHING = "\N{EN DASH}"
