@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Else python3 would be that of the old .venv.
 $(INTERPRETER) install-hashed: PATH := $(OUTER_PATH)
 
-.PHONY: install install-hashed hashes params repro test faults \
+.PHONY: install install-hashed hashes params repro test faults pull pull-request-report docs hooks \
   bench-train bench-evaluate bench-attention bench-gpu bench-prepare bench-pipeline lint format
 
 repro: install
@@ -59,10 +59,31 @@ bench-prepare: install $(DEVELOPMENT)
 bench-pipeline: install $(DEVELOPMENT)
 	python -m benchmarks.pipeline
 
+pull: install
+	dvc pull
+
+# What the run that is here changes against that of the commit where it parts from BASE, as Markdown in REPORT; fails
+# if that is worse beyond chance. `make repro` comes before. docs/pull-requests.md
+BASE ?= origin/main
+REPORT ?= pull-request.md
+pull-request-report: install
+	python -m medtune.commands.pull_request $(BASE) --output $(REPORT)
+
 lint: $(DEVELOPMENT)
 	ruff check .
 	ruff format --check .
 	mypy
+	zizmor --offline --quiet --persona auditor .github/workflows
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	hadolint Dockerfile
+
+# The pages of docs/ as a site in site/, with the parameters and commands of the code; a broken link is an error.
+docs: $(DEVELOPMENT)
+	mkdocs build --strict --quiet
+
+# Lint before each commit: .pre-commit-config.yaml.
+hooks: $(DEVELOPMENT)
+	pre-commit install
 
 format: $(DEVELOPMENT)
 	ruff check --fix .

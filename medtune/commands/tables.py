@@ -34,9 +34,10 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's Markdown; whatever would be markup in a cell is text."""
-    lines = [list(header), ["---"] * len(header), *([_as_plain(cell) for cell in row] for row in rows)]
+    lines = [list(header), ["---"] * len(header), *([plain_markdown(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _as_plain(cell: str) -> str:
-    return _ACTS_IN_MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", cell)
+def plain_markdown(text: str) -> str:
+    """A text in which nothing is markup, a mention or a link."""
+    return _ACTS_IN_MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", text)
