@@ -169,7 +169,7 @@ def _base(revision: str) -> Base:
 
 
 def _made(revision: str) -> str:
-    """Run the pipeline of a commit in a copy with the cache of this repository; the commit of what it left."""
+    """Run the pipeline of a commit in a copy that shares the cache; the commit of what it left."""
     with Repo() as repo:
         cache = str(repo.cache.local.path)
     with TemporaryDirectory(prefix="medtune-base-") as folder:

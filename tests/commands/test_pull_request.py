@@ -59,7 +59,7 @@ def set_rank(folder: Path, rank: int) -> None:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This repository's code with a pipeline of a second, in which the rank is how much is right; run at 30."""
+    """This repository's code with a quick pipeline, in which the rank is how much is right: 30."""
     folder = tmp_path_factory.mktemp("pull-request") / "medtune"
     for name in ("medtune", "stages", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -106,7 +106,7 @@ def test_make_says_that_a_worse_run_is_worse_and_fails(here: Path, tmp_path: Pat
     assert text.splitlines()[:2] == [MARKER, "### medtune: worse"]
     assert "Worse beyond chance: exact answers (0.500 to 0.167); " in text
     assert "lost: 40" in text
-    assert "| metrics/evaluation.json | accuracy | 0.5 | 0.16667 | -0.33333 |" in " ".join(text.split(" "))
+    assert "| metrics/evaluation.json | accuracy | 0.5 | 0.16667 | -0.33333 |" in " ".join(text.split())
     assert RUN_HERE not in text and "Not as committed" not in text
 
 

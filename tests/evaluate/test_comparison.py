@@ -1,10 +1,11 @@
 import math
+from typing import get_args
 
 import pytest
 
 from medtune.core.answers import AnswerText
-from medtune.evaluate.comparison import compare
-from medtune.evaluate.params import EvaluateParams
+from medtune.evaluate.comparison import METRICS, compare
+from medtune.evaluate.params import EvaluateParams, MetricName
 from medtune.evaluate.predictions import Prediction, predict
 from tests.conftest import example
 
@@ -97,3 +98,7 @@ def test_of_the_brier_score_less_is_better_and_choices_have_no_token_f1() -> Non
     assert found["brier"]["verdict"] == "better"
     assert found["accuracy"]["verdict"] == "not shown"
     assert found["brier"]["gained"] is None
+
+
+def test_a_loss_can_be_tolerated_of_every_metric_that_is_compared() -> None:
+    assert [metric.name for metric in METRICS] == list(get_args(MetricName))
