@@ -140,7 +140,9 @@ def _metrics(revision: str) -> Iterator[str]:
         yield f"`dvc metrics diff` failed: {plain_markdown(shown.stderr.strip())}"
         return
     text = shown.stdout.strip()
-    yield from _folded("The headline metrics", text) if text else ["The headline metrics are the same."]
+    # Without a difference DVC prints the head of the table alone.
+    changed = len(text.splitlines()) > 2
+    yield from _folded("The headline metrics", text) if changed else ["The headline metrics are the same."]
 
 
 def _folded(title: str, text: str) -> list[str]:
