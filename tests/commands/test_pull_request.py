@@ -99,7 +99,8 @@ def test_make_says_that_a_worse_run_is_worse_and_fails(here: Path, tmp_path: Pat
     target = tmp_path / "made/report.md"
     # The packages are installed: it is a test.
     asked = ("pull-request-report", "BASE=main", f"REPORT={target}")
-    made = attempt("make", "--old-file=install", *asked, cwd=here, env={"PYTHONPATH": str(here)})
+    environment = {"PYTHONPATH": str(here), "MAKEFLAGS": "", "MAKELEVEL": ""}
+    made = attempt("make", "--old-file=install", *asked, cwd=here, env=environment)
     assert made.returncode != 0
     assert "error: worse: exact answers: -33.3 points; " in made.stderr
     text = target.read_text()

@@ -49,7 +49,7 @@ def follow(title: str, folder: Path) -> list[str]:
 
 def in_shell(line: str, folder: Path) -> str:
     # Packages are installed: `make` is not to install the copy in place of this repository.
-    variables = {"PYTHONPATH": str(folder), "MAKEFLAGS": "--old-file=install", "COLUMNS": "120"}
+    variables = {"PYTHONPATH": str(folder), "MAKEFLAGS": "--old-file=install", "MAKELEVEL": ""}
     return run("bash", "-c", line, cwd=folder, env=variables | {"PYTHONDONTWRITEBYTECODE": "1"})
 
 
