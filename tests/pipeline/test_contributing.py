@@ -49,8 +49,10 @@ def follow(title: str, folder: Path) -> list[str]:
 
 def in_shell(line: str, folder: Path) -> str:
     # Packages are installed: `make` is not to install the copy in place of this repository.
-    variables = {"PYTHONPATH": str(folder), "MAKEFLAGS": "--old-file=install", "MAKELEVEL": ""}
-    return run("bash", "-c", line, cwd=folder, env=variables | {"PYTHONDONTWRITEBYTECODE": "1"})
+    make = 'make() { command make --old-file=install "$@"; }'
+    # A make that runs these tests would hand its own variables down.
+    variables = {"PYTHONPATH": str(folder), "MAKEFLAGS": "", "MAKELEVEL": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    return run("bash", "-c", f"{make}\n{line}", cwd=folder, env=variables)
 
 
 @pytest.fixture(scope="module")
