@@ -79,7 +79,7 @@ lint: $(DEVELOPMENT)
 
 # The pages of docs/ as a site in site/, with the parameters and commands of the code; a broken link is an error.
 docs: $(DEVELOPMENT)
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 # Lint before each commit: .pre-commit-config.yaml.
 hooks: $(DEVELOPMENT)

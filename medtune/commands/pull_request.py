@@ -173,7 +173,7 @@ def _base(revision: str) -> Base:
 def _made(revision: str) -> str:
     """Run the pipeline of a commit in a copy that shares the cache; the commit of what it left."""
     with Repo() as repo:
-        cache = str(repo.cache.local.path)
+        cache = str(repo.cache.local_cache_dir)
     with TemporaryDirectory(prefix="medtune-base-") as folder:
         _git("clone", "--quiet", "--shared", "--no-checkout", ".", folder)
         _git("checkout", "--quiet", "--detach", revision, cwd=folder)

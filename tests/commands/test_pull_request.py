@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.commands import pull_request
-from medtune.commands.pull_request import MARKER, MOST, RUN_HERE, report
+from medtune.commands.pull_request import MARKER, MOST, RUN_HERE, _within, report
 from tests.conftest import ROOT, edit_params
 from tests.project import attempt, commit, run
 
@@ -108,6 +107,9 @@ def test_make_says_that_a_worse_run_is_worse_and_fails(here: Path, tmp_path: Pat
     assert "Worse beyond chance: exact answers (0.500 to 0.167); " in text
     assert "lost: 40" in text
     assert "| metrics/evaluation.json | accuracy | 0.5 | 0.16667 | -0.33333 |" in " ".join(text.split())
+    # What stands in questions and kinds acts nowhere.
+    assert "@all" not in text and "<b>" not in text and "*open*" not in text
+    assert "&#42;open&#42;" in text
     assert RUN_HERE not in text and "Not as committed" not in text
 
 
@@ -129,13 +131,6 @@ def test_an_unchanged_run_is_called_so_and_passes(here: Path) -> None:
     assert "The headline metrics are the same." in found.text
 
 
-def test_a_difference_that_may_be_chance_is_none_that_is_shown(here: Path) -> None:
-    made_with(here, 29)
-    found = report("main")
-    assert found.failed is None
-    assert found.text.splitlines()[1] == "### medtune: no difference is shown"
-
-
 def test_a_loss_that_the_branch_lets_itself_pass_is_said(here: Path) -> None:
     loss = {"accuracy": 0.5, "token_f1": 0.5, "chrf": 0.5}
     edit_params(here / "params.yaml", {"diff.tolerated_loss": loss})
@@ -154,60 +149,52 @@ def test_compared_is_where_the_branch_parts_from_its_base_not_what_came_there_si
     run("git", "branch", "--quiet", "-D", "later", cwd=here)
 
 
-def test_what_was_committed_without_a_run_is_said_and_the_run_counts(here: Path) -> None:
+def test_what_was_committed_without_a_run_is_said_and_such_a_base_is_run_here(here: Path) -> None:
     set_rank(here, 10)
     commit(here, "Not run")
-    assert "not compared" in report("main").text
+    assert "### medtune: not compared" in report("main").text
     run("dvc", "repro", "--quiet", cwd=here)
     found = report("main")
     assert found.text.splitlines()[1] == "### medtune: worse"
     assert "Not as committed: `dvc.lock`, `metrics/evaluation.json`." in found.text
+    run("git", "checkout", "--quiet", ".", cwd=here)
+    run("git", "checkout", "--quiet", "-b", "later", cwd=here)
+    made_with(here, 50)
+    found = report("branch")
+    run("git", "checkout", "--quiet", "branch", cwd=here)
+    run("git", "branch", "--quiet", "-D", "later", cwd=here)
+    assert found.text.splitlines()[1] == "### medtune: better"
+    assert "exact answers (0.167 to 0.833)" in found.text
+    assert f"The base: {RUN_HERE}, as " in found.text and "is not of its finetune" in found.text
 
 
-@pytest.mark.parametrize("why", ["gone", "lies"])
-def test_a_base_whose_predictions_cannot_be_read_or_are_not_its_own_is_run_here(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+def test_a_base_whose_predictions_are_nowhere_is_run_here(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if why == "lies":
-        set_rank(here, 20)
-        commit(here, "Not run")
-        run("git", "checkout", "--quiet", "-b", "later", cwd=here)
     made_with(here, 50)
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(here), str(clone), cwd=tmp_path)
-    run("git", "branch", "--quiet", "base", f"origin/{'branch' if why == 'lies' else 'main'}", cwd=clone)
     run("dvc", "repro", "--quiet", cwd=clone)
     monkeypatch.chdir(clone)
-    found = report("base")
-    assert found.text.splitlines()[1] == "### medtune: better"
-    assert f"exact answers ({20 / 60 if why == 'lies' else 0.5:.3f} to 0.833)" in found.text
-    assert f"The base: {RUN_HERE}, as " in found.text
+    found = report("origin/main")
+    assert found.text.splitlines()[1] == "### medtune: better", found.text
+    assert "exact answers (0.500 to 0.833)" in found.text
+    assert f"The base: {RUN_HERE}, as " in found.text and "nor in the cache or the remote" in found.text
     assert run("git", "status", "--porcelain", cwd=clone) == ""
-    if why == "lies":
-        run("git", "checkout", "--quiet", "branch", cwd=here)
-        run("git", "branch", "--quiet", "-D", "later", cwd=here)
 
 
 def test_where_there_is_nothing_to_compare_the_report_says_why_and_fails(here: Path) -> None:
-    made_with(here, 30)
     (here / "metrics/evaluation_results.json").unlink()
     found = report("main")
     assert found.failed is not None and found.failed.startswith("not compared: workspace: ")
     assert found.text.splitlines()[:2] == [MARKER, "### medtune: not compared"]
 
 
-def test_nothing_in_data_acts_in_the_comment_and_it_has_room(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made_with(here, 10)
-    text = report("main").text
-    assert "@all" not in text and "<b>" not in text
-    assert "*open*" not in text and "&#42;open&#42;" in text
-    monkeypatch.setattr(pull_request, "MOST", 500)
-    short = report("main").text
-    assert short.startswith(MARKER) and "### medtune: worse" in short
-    assert len(short) < 700 and "Cut off here" in short
-    assert MOST < 65_536
+def test_a_comment_has_room_and_its_verdict_stands_above_where_it_is_cut() -> None:
+    short = _within([MARKER, "### medtune: worse", "x" * 70_000])
+    assert short.startswith(f"{MARKER}\n### medtune: worse\n")
+    assert MOST < len(short) < 65_536
+    assert "Cut off here" in short
 
 
 def test_a_base_that_is_no_commit_is_one_line(here: Path) -> None:
