@@ -11,7 +11,7 @@ from typing import Any
 
 from medtune.commands.revisions import WORKSPACE, read_predictions, read_seeds_of
 from medtune.commands.score import judge_given, rules, without_groups
-from medtune.commands.tables import as_markdown, as_text, one_line
+from medtune.commands.tables import as_markdown, as_text, one_line, plain_markdown
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
@@ -145,8 +145,10 @@ def _described(diff: Diff, table: Any, examples: int | None, *, markdown: bool) 
     yield ""
     yield _explained(diff.comparisons)
     yield from without_groups(diff.before)
-    yield from _few(diff)
-    yield from _beside_seeds(diff)
+    # Answers and kinds stand in these lines as they are.
+    plain = plain_markdown if markdown else str
+    yield from map(plain, _few(diff))
+    yield from map(plain, _beside_seeds(diff))
     for title, numbers in zip(("gained", "lost"), diff.changed, strict=True):
         yield from _listed(diff, title, numbers, examples, markdown=markdown)
 

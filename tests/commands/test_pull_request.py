@@ -26,14 +26,15 @@ from pathlib import Path
 from medtune.core.yaml_file import read_yaml
 
 rank = read_yaml(Path("params.yaml"))["finetune"]["lora"]["r"]
+answers = ["@no", "yes"]
 Path("metrics").mkdir(exist_ok=True)
 rows = [
-    {"id": f"{kind}{number}", "kind": kind, "question": "@all <b>?</b>", "ground_truth": "yes",
-     "prediction": "yes" if number < rank else "no"}
-    for kind in ("closed", "*open*") for number in range(60)
+    {"id": f"{kind}{number}", "kind": kind, "question": "@all <b>?</b>",
+     "ground_truth": answers[number % 2], "prediction": answers[(number + (number >= rank)) % 2]}
+    for kind in ("closed", "*open*") for number in range(30)
 ]
 Path("metrics/evaluation_results.json").write_text(json.dumps({"results": rows}))
-Path("metrics/evaluation.json").write_text(json.dumps({"accuracy": rank / 60}))
+Path("metrics/evaluation.json").write_text(json.dumps({"accuracy": rank / 30}))
 """
 PIPELINE = """\
 stages:
@@ -58,7 +59,7 @@ def set_rank(folder: Path, rank: int) -> None:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This repository's code with a quick pipeline, in which the rank is how much is right: 30."""
+    """This repository's code with a quick pipeline, in which the rank is how much is right: 15 of 30."""
     folder = tmp_path_factory.mktemp("pull-request") / "medtune"
     for name in ("medtune", "stages", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -69,9 +70,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "tools" / name).write_text(text)
     run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
     run("dvc", "init", "--quiet", cwd=folder)
-    set_rank(folder, 30)
+    set_rank(folder, 15)
     run("dvc", "repro", "--quiet", cwd=folder)
-    commit(folder, "Rank 30")
+    commit(folder, "Rank 15")
     return folder
 
 
@@ -94,7 +95,7 @@ def made_with(folder: Path, rank: int) -> None:
 
 
 def test_make_says_that_a_worse_run_is_worse_and_fails(here: Path, tmp_path: Path) -> None:
-    made_with(here, 10)
+    made_with(here, 5)
     target = tmp_path / "made/report.md"
     # The packages are installed: it is a test.
     asked = ("pull-request-report", "BASE=main", f"REPORT={target}")
@@ -105,20 +106,20 @@ def test_make_says_that_a_worse_run_is_worse_and_fails(here: Path, tmp_path: Pat
     text = target.read_text()
     assert text.splitlines()[:2] == [MARKER, "### medtune: worse"]
     assert "Worse beyond chance: exact answers (0.500 to 0.167); " in text
-    assert "lost: 40" in text
+    assert "lost: 20" in text
     assert "| metrics/evaluation.json | accuracy | 0.5 | 0.16667 | -0.33333 |" in " ".join(text.split())
     # What stands in questions and kinds acts nowhere.
-    assert "@all" not in text and "<b>" not in text and "*open*" not in text
-    assert "&#42;open&#42;" in text
+    assert "@" not in text and "<b>" not in text and "*open*" not in text
+    assert "&#42;open&#42;, B: said &#64;no " in text
     assert RUN_HERE not in text and "Not as committed" not in text
 
 
 def test_a_better_run_passes(here: Path) -> None:
-    made_with(here, 55)
+    made_with(here, 27)
     found = report("main")
     assert found.failed is None
     assert found.text.splitlines()[1] == "### medtune: better"
-    assert "Better beyond chance: exact answers (0.500 to 0.917); " in found.text
+    assert "Better beyond chance: exact answers (0.500 to 0.900); " in found.text
 
 
 def test_an_unchanged_run_is_called_so_and_passes(here: Path) -> None:
@@ -127,14 +128,14 @@ def test_an_unchanged_run_is_called_so_and_passes(here: Path) -> None:
     found = report("main")
     assert found.failed is None
     assert found.text.splitlines()[1] == "### medtune: unchanged"
-    assert "Every answer to 120 questions is the same." in found.text
+    assert "Every answer to 60 questions is the same." in found.text
     assert "The headline metrics are the same." in found.text
 
 
 def test_a_loss_that_the_branch_lets_itself_pass_is_said(here: Path) -> None:
     loss = {"accuracy": 0.5, "token_f1": 0.5, "chrf": 0.5}
     edit_params(here / "params.yaml", {"diff.tolerated_loss": loss})
-    made_with(here, 10)
+    made_with(here, 5)
     found = report("main")
     assert found.failed is None
     assert found.text.splitlines()[1] == "### medtune: worse, within what `diff.tolerated_loss` lets pass"
@@ -142,7 +143,7 @@ def test_a_loss_that_the_branch_lets_itself_pass_is_said(here: Path) -> None:
 
 def test_compared_is_where_the_branch_parts_from_its_base_not_what_came_there_since(here: Path) -> None:
     run("git", "checkout", "--quiet", "-b", "later", "main", cwd=here)
-    made_with(here, 55)
+    made_with(here, 27)
     run("git", "checkout", "--quiet", "branch", cwd=here)
     run("dvc", "checkout", "--quiet", cwd=here)
     assert report("later").text.splitlines()[1] == "### medtune: unchanged"
@@ -150,7 +151,7 @@ def test_compared_is_where_the_branch_parts_from_its_base_not_what_came_there_si
 
 
 def test_what_was_committed_without_a_run_is_said_and_such_a_base_is_run_here(here: Path) -> None:
-    set_rank(here, 10)
+    set_rank(here, 5)
     commit(here, "Not run")
     assert "### medtune: not compared" in report("main").text
     run("dvc", "repro", "--quiet", cwd=here)
@@ -159,7 +160,7 @@ def test_what_was_committed_without_a_run_is_said_and_such_a_base_is_run_here(he
     assert "Not as committed: `dvc.lock`, `metrics/evaluation.json`." in found.text
     run("git", "checkout", "--quiet", ".", cwd=here)
     run("git", "checkout", "--quiet", "-b", "later", cwd=here)
-    made_with(here, 50)
+    made_with(here, 25)
     found = report("branch")
     run("git", "checkout", "--quiet", "branch", cwd=here)
     run("git", "branch", "--quiet", "-D", "later", cwd=here)
@@ -171,7 +172,7 @@ def test_what_was_committed_without_a_run_is_said_and_such_a_base_is_run_here(he
 def test_a_base_whose_predictions_are_nowhere_is_run_here(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_with(here, 50)
+    made_with(here, 25)
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(here), str(clone), cwd=tmp_path)
     run("dvc", "repro", "--quiet", cwd=clone)
