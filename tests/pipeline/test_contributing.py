@@ -85,7 +85,7 @@ def test_there_is_a_recipe_for_whatever_is_added_often_and_each_is_run() -> None
 
 def test_the_recipe_for_a_profile(copy: Path) -> None:
     shown, tested = follow("A profile", copy)
-    assert "+  batch_size: 8" in shown and "nothing was written" in shown
+    assert "+  tokens_per_pass: 512" in shown and "nothing was written" in shown
     assert re.search(r"^[3-9] passed", tested, re.M)
 
 
