@@ -22,6 +22,11 @@ RECIPES = {
     )
 }
 """By title: language, file and text of each block."""
+FEW = {
+    "data.kinds": {"definition": {"train": 24, "validation": 4, "test": 12}},
+    "finetune.evaluate_every": 3,
+    "answer.max_new_tokens": 8,
+}
 
 
 def apply(change: str, name: str, folder: Path) -> None:
@@ -59,7 +64,7 @@ def in_shell(line: str, folder: Path) -> str:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a finished and committed run of a tiny model. Copy it; leave it as it is."""
     folder = tmp_path_factory.mktemp("contributing")
-    project = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), {}, prepared=False)
+    project = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), FEW, prepared=False)
     repro(project)
     # Its words were lost where its values were set.
     in_shell("make params", project)
