@@ -224,3 +224,13 @@ def test_what_was_imported_and_is_not_named_is_found() -> None:
     assert {"medtune/run/code.py", "medtune/core/errors.py"} <= loaded
     assert code.undeclared(loaded) == []
     assert Path(sys.modules["medtune.run.code"].__file__ or "") == ROOT / "medtune/run/code.py"
+
+
+def test_a_digest_file_that_code_writes_makes_its_module_an_entry_point(copy: Path) -> None:
+    assert code.entry_points(copy) == code.ENTRY_POINTS
+    written = "stages: {code: {outs: [digests/prepare.json, digests/mine.json: {cache: false}]}}\n"
+    (copy / "dvc.yaml").write_text(written)
+    with pytest.raises(MedtuneError, match=r"code has digests/mine.json .* there is no stages/mine.py"):
+        code.entry_points(copy)
+    (copy / "stages/mine.py").write_text("import math\n")
+    assert code.entry_points(copy) == (*code.ENTRY_POINTS, "mine")
