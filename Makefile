@@ -8,6 +8,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 INTERPRETER := $(VENV)/bin/python$(or $(VERSION),-of-no-version)
 RUNTIME := $(VENV)/installed-runtime
 DEVELOPMENT := $(VENV)/installed-development
+SIGNING := $(VENV)/installed-signing
 PLOTS_PAGE := .dvc/plots-page.html
 CREATE = $(if $(filter $(VERSION),$(SUPPORTED)),,$(error PYTHON=$(PYTHON) is \
   $(if $(VERSION),Python $(VERSION),no Python that runs); medtune runs on Python $(SUPPORTED): \
@@ -21,11 +22,15 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Else python3 would be that of the old .venv.
 $(INTERPRETER) install-hashed: PATH := $(OUTER_PATH)
 
-.PHONY: install install-hashed hashes params repro test faults pull pull-request-report docs hooks \
+.PHONY: install install-hashed hashes params repro rebuild test faults pull pull-request-report docs hooks \
   bench-train bench-evaluate bench-attention bench-gpu bench-prepare bench-pipeline lint format
 
 repro: install
 	dvc repro
+
+# The commit once more, in a clean clone, and a signed statement of what came out. ARGS="--key FILE": another key.
+rebuild: install $(SIGNING)
+	medtune attest --rebuild $(ARGS)
 
 # A file of tests stays in one process, as what its tests share is made once; the files with the fewest tests take
 # the longest and are not left to the end. With two processes on two cores no thread is to spin while it waits.
@@ -105,6 +110,10 @@ $(RUNTIME): $(INTERPRETER) pyproject.toml requirements/runtime.txt
 $(DEVELOPMENT): $(RUNTIME) requirements/development.txt
 	$(INSTALL) --constraint requirements/runtime.txt --constraint requirements/development.txt --editable '.[dev]'
 	$(COMPILE)
+	touch $@
+
+$(SIGNING): $(RUNTIME) requirements/development.txt
+	$(INSTALL) --constraint requirements/runtime.txt --constraint requirements/development.txt --editable '.[attest]'
 	touch $@
 
 $(PLOTS_PAGE): medtune/commands/plots_page.py $(RUNTIME)

@@ -152,8 +152,13 @@ def _parser() -> argparse.ArgumentParser:
         default=0.05,
         help="how far a rate or loss of the second run may be off (default: %(default)s)",
     )
+    verify.add_argument(
+        "--rebuilt-by", type=int, metavar="N", help="fail unless N trusted keys say they rebuilt this commit"
+    )
+    verify.add_argument("--keys", type=Path, metavar="FOLDER", help="of those (default: attestations/keys)")
     verify.add_argument("--json", action="store_true", help="the same for programs")
     verify.set_defaults(call=_verify)
+    _add_attest(commands)
     remote = commands.add_parser("check-remote", help="check that the DVC remote holds what the commit names")
     remote.add_argument("name", nargs="?", help="default: the default remote")
     remote.add_argument(
@@ -172,6 +177,22 @@ def _parser() -> argparse.ArgumentParser:
     completion.set_defaults(call=_completion)
     describe_groups(parser, commands)
     return parser
+
+
+def _add_attest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    attest = commands.add_parser("attest", help="sign a statement that this commit gives these outputs")
+    attest.add_argument(
+        "--key", type=Path, metavar="FILE", help="yours (default: $MEDTUNE_KEY, else ~/.config)"
+    )
+    what = attest.add_mutually_exclusive_group()
+    what.add_argument(
+        "--rebuild", action="store_true", help="run it anew in a clean clone first; only that counts"
+    )
+    what.add_argument(
+        "--new-key", metavar="NAME", help="make a key; its public half is attestations/keys/NAME.pem"
+    )
+    what.add_argument("--public-key", metavar="NAME", help="write the public half of your key there")
+    attest.set_defaults(call=_attest)
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -384,6 +405,8 @@ def _verify(arguments: argparse.Namespace) -> None:
         from medtune.verify.rerun import rerun
         from medtune.verify.uncommitted import uncommitted
 
+    if arguments.keys is not None and arguments.rebuilt_by is None:
+        raise MedtuneError("--keys goes with --rebuilt-by N")
     require_own_code()
     with waiting("verifying") as now:
         links, changed = verify_chain(now), uncommitted()
@@ -397,12 +420,38 @@ def _verify(arguments: argparse.Namespace) -> None:
         found["rerun"] = asdict(comparison) | {"verdict": comparison.verdict(arguments.tolerance)}
         if not arguments.json:
             print(comparison.describe(arguments.tolerance))
+    rebuilders = None
+    if arguments.rebuilt_by is not None and not broken:
+        from medtune.verify.rebuilders import find_rebuilders
+
+        rebuilders = find_rebuilders(arguments.rebuilt_by, arguments.keys)
+        found["rebuilt_by"] = rebuilders.as_dict()
+        if not arguments.json:
+            print(rebuilders.describe())
     if arguments.json:
         print(json.dumps(found, indent=2))
     if broken:
         raise MedtuneError(f"{broken} of {len(links)} links are broken")
     if comparison and comparison.verdict(arguments.tolerance) == "different":
         raise MedtuneError("the second run is another one; how much so stands above")
+    if rebuilders:
+        rebuilders.require_enough()
+
+
+def _attest(arguments: argparse.Namespace) -> None:
+    from medtune.commands.attest import attest
+    from medtune.verify.keys import create_key, default_key, publish_key
+
+    key = arguments.key or default_key()
+    if name := arguments.new_key or arguments.public_key:
+        public, identity = (create_key if arguments.new_key else publish_key)(key, name)
+        print(
+            f"private: {key} (keep it; nobody else may have it)\npublic:  {public}, the key {identity[:12]}"
+        )
+        return
+    attested = attest(key, sys.stdout if arguments.rebuild else None)
+    print(attested.describe())
+    attested.require_same_bytes()
 
 
 def _check_remote(arguments: argparse.Namespace) -> None:

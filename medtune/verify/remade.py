@@ -151,8 +151,22 @@ def json_file(path: Path) -> dict[str, Any]:
 
 def require_equal(where: object, found: Any, expected: Any) -> None:
     """Refuse values that differ, of any depth, by the first key that does; `where` is named in the error."""
-    if key := next(_differing(found, expected), None):
+    if key := next(differing(found, expected), None):
         raise MedtuneError(f"{where}: '{key}' is not what it should be")
+
+
+def differing(found: Any, expected: Any, key: str = "") -> Iterator[str]:
+    """Dotted keys that are missing, needless or of another value; "its content" of what has no keys."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for name in [*expected, *(name for name in found if name not in expected)]:
+            dotted = f"{key}.{name}".removeprefix(".")
+            if name in found and name in expected:
+                yield from differing(found[name], expected[name], dotted)
+            else:
+                yield dotted
+    # As text, since to Python 1, 1.0 and True are equal.
+    elif json.dumps(found, sort_keys=True, default=str) != json.dumps(expected, sort_keys=True, default=str):
+        yield key or "its content"
 
 
 def require_same_files(here: Path, made: Path, what: str) -> None:
@@ -249,17 +263,3 @@ def _shapes(weights: Path) -> dict[str, Any]:
     with safe_open(weights, framework="numpy") as file:
         parts = {name: file.get_slice(name) for name in sorted(file.keys())}
         return {name: [part.get_dtype(), *part.get_shape()] for name, part in parts.items()}
-
-
-def _differing(found: Any, expected: Any, key: str = "") -> Iterator[str]:
-    """Dotted keys that are missing, needless or of another value."""
-    if isinstance(found, Mapping) and isinstance(expected, Mapping):
-        for name in [*expected, *(name for name in found if name not in expected)]:
-            dotted = f"{key}.{name}".removeprefix(".")
-            if name in found and name in expected:
-                yield from _differing(found[name], expected[name], dotted)
-            else:
-                yield dotted
-    # As text, since to Python 1, 1.0 and True are equal.
-    elif json.dumps(found, sort_keys=True, default=str) != json.dumps(expected, sort_keys=True, default=str):
-        yield key or "its content"

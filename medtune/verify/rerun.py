@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,14 +77,19 @@ def rerun(output: TextIO) -> Comparison:
     with TemporaryDirectory(prefix="medtune-rerun-") as temporary:
         copy = Path(temporary) / "medtune"
         _copy_repository(copy)
-        ran = _run_all(copy, Path(temporary), output)
-        if missing := [stage for stage in stages if stage not in ran]:
-            raise MedtuneError(
-                f"DVC ran {', '.join(ran) or 'nothing'} again, but not {', '.join(missing)}: nothing is shown"
-            )
+        ran = run_all(copy, Path(temporary), output)
+        require_all_ran(stages, ran)
         comparison = compare(Path(), copy)
         comparison.ran = ran
         return comparison
+
+
+def require_all_ran(stages: Iterable[str], ran: Sequence[str]) -> None:
+    """Refuse to say anything of a run in which DVC has left a stage out."""
+    if missing := [stage for stage in stages if stage not in ran]:
+        raise MedtuneError(
+            f"DVC ran {', '.join(ran) or 'nothing'} again, but not {', '.join(missing)}: nothing is shown"
+        )
 
 
 def compare(first: Path, second: Path) -> Comparison:
@@ -122,24 +127,23 @@ def _copy_repository(target: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
 
 
-def _run_all(copy: Path, outside: Path, output: TextIO) -> list[str]:
+def run_all(copy: Path, outside: Path, output: TextIO, changes: Mapping[str, str] | None = None) -> list[str]:
     """Run every stage of a copy and hand on what is printed; returns the names of those that ran.
 
     The cache is the copy's own: a cache that is shared (`cache.dir`) has results of earlier runs, and DVC
-    would hand them out instead of running anything.
+    would hand them out instead of running anything. Cache and progress lie in the folder `outside`;
+    `changes` are variables that the stages get besides.
     """
     dvc = [sys.executable, "-m", "dvc"]
-    # The stages' `python` is to be this one, also where its environment was not activated.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    variables = os.environ | {
-        "PATH": path,
+    variables = own_variables() | {
         "MEDTUNE_PROGRESS": str(outside / "progress"),
         "PYTHONUNBUFFERED": "1",
+        **(changes or {}),
     }
     configure = [*dvc, "config", "--quiet", "--local", "cache.dir", str(outside / "cache")]
     subprocess.run(configure, cwd=copy, env=variables, check=True)
     ran = []
-    command = [*dvc, "repro", "--force"]
+    command = [*dvc, "repro", "--force", "--no-run-cache"]
     with subprocess.Popen(command, cwd=copy, env=variables, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -154,6 +158,14 @@ def _run_all(copy: Path, outside: Path, output: TextIO) -> list[str]:
     if process.returncode != 0:
         raise MedtuneError("the pipeline did not run to its end; see above")
     return ran
+
+
+def own_variables() -> dict[str, str]:
+    """This process's variables for a program that runs in a copy: of this Python, with the copy's modules."""
+    # The stages' `python` is to be this one, also where its environment was not activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # With it, modules from elsewhere would come before those of the copy.
+    return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | {"PATH": path}
 
 
 def _metric_differences(first: Path, second: Path) -> Iterator[tuple[str, float]]:

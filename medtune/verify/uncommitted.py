@@ -2,13 +2,17 @@
 
 import subprocess
 
+from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
 from medtune.run.lock_file import LOCK_FILE
 
 DECIDES = (str(LOCK_FILE), "dvc.yaml", str(PARAMS_FILE), "requirements", "digests", "medtune", "stages")
 IMPORTED = tuple(f":(glob){name}.{end}" for name in ("*", "*/__init__") for end in ("py", "pyc", "so"))
 """Modules and packages in the top folder: Python looks for those of libraries there too."""
-SAYS = ("models/record.json", "metrics", ":!metrics/timing.json", ":!metrics/environment.json")
+OF_A_MACHINE = (":!metrics/timing.json", ":!metrics/environment.json")
+SAYS = ("models/record.json", "metrics", *OF_A_MACHINE)
+NOT_LOOKED_AT = "hS"
+"""What `git ls-files -v` puts before a file of which git was told to notice no edit."""
 
 
 def uncommitted() -> list[str]:
@@ -16,3 +20,42 @@ def uncommitted() -> list[str]:
     command = ["git", "status", "--porcelain", "--", *DECIDES, *IMPORTED, *SAYS]
     lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     return [line[3:] for line in lines]
+
+
+def require_committed() -> None:
+    """Refuse files that are not as the commit has them, all that git tracks and whatever else decides.
+
+    Statements, the clock's and the machine's files may differ: they decide nothing.
+    """
+    edited = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!attestations", *OF_A_MACHINE)
+    hidden = [line[2:] for line in git("ls-files", "-v").splitlines() if line[0] in NOT_LOOKED_AT]
+    changed = sorted({*(line[3:] for line in edited.splitlines()), *uncommitted()})
+    if changed:
+        raise MedtuneError(
+            f"not as committed: {', '.join(changed)}; a statement is about a commit: commit or stash first"
+        )
+    if hidden:
+        raise MedtuneError(
+            f"git was told to notice no edit of {hidden[0]}; `git update-index --no-assume-unchanged "
+            f"--no-skip-worktree {hidden[0]}` takes that back"
+        )
+
+
+def head_commit() -> str:
+    """The full hash of the commit that is checked out."""
+    return git("rev-parse", "--verify", "HEAD").strip()
+
+
+def is_in_history(commit: str) -> bool:
+    """Whether a full hash is that of the commit that is checked out or of one before it."""
+    command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def git(*arguments: str) -> str:
+    """What a git command prints."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("fatal: ")
+        raise MedtuneError(f"git {arguments[0]}: {reason}")
+    return done.stdout

@@ -506,7 +506,7 @@ def test_a_rerun_runs_every_stage_though_a_shared_cache_has_its_results(
 def test_a_rerun_that_did_not_run_everything_shows_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rerun, "_run_all", lambda *_: ["code", "prepare"])
+    monkeypatch.setattr(rerun, "run_all", lambda *_: ["code", "prepare"])
     with pytest.raises(MedtuneError, match="DVC ran code, prepare again, but not finetune"):
         rerun.rerun(StringIO())
 
