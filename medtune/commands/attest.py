@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from medtune.commands.tables import one_line
 from medtune.core.errors import MedtuneError
 from medtune.verify.chain import require_own_code, verify_chain
 from medtune.verify.keys import KEYS, default_key, load_signer, trusted_keys
 from medtune.verify.rebuild import now, rebuild
-from medtune.verify.rebuilders import write_statement
+from medtune.verify.rebuilders import Judgement, Rebuilders, write_statement
 from medtune.verify.statement import Statement, facts_of, statement_of, this_machine
 from medtune.verify.uncommitted import head_commit, require_committed
 
@@ -70,9 +71,35 @@ def attest(key: Path | None, output: TextIO | None) -> Attested:
     )
 
 
+def describe_rebuilders(found: Rebuilders) -> str:
+    """What `medtune verify --rebuilt-by` prints below the links.
+
+    Statements are files of anybody: nothing in them acts on the terminal.
+    """
+    lines = []
+    for name, reason in found.faults.items():
+        lines.append(one_line(f"not trusted: {found.trusted}/{name}: {reason}"))
+    for one in found.judgements:
+        lines.append(one_line(f"{'counts' if one.counts else 'does not count'}: {one.file}"))
+        lines += [f"    {one_line(line)}" for line in _details(one)]
+    lines.append(
+        f"rebuilt by {found.counted}, wanted: {found.wanted}; trusted keys: those in {found.trusted}"
+    )
+    return "\n".join(["", *lines])
+
+
+def _details(one: Judgement) -> list[str]:
+    lines = [one.reason] if one.reason else []
+    if one.key:
+        machine = one.where.get("processor") or one.where.get("machine") or "a machine it does not name"
+        lines.append(f"{one.key}, commit {(one.commit or '')[:12]}, {one.finished}, on {machine}")
+    return lines
+
+
 def _require_chain() -> None:
     broken = [link for link in verify_chain() if link.broken]
     if broken:
         raise MedtuneError(
-            f"nothing is signed: {len(broken)} links are broken, such as {broken[0].name}: {broken[0].broken}"
+            f"nothing is signed: {len(broken)} of the links are broken, such as "
+            f"{broken[0].name}: {broken[0].broken}"
         )

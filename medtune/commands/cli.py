@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -422,12 +423,14 @@ def _verify(arguments: argparse.Namespace) -> None:
             print(comparison.describe(arguments.tolerance))
     rebuilders = None
     if arguments.rebuilt_by is not None and not broken:
+        _require_signing()
+        from medtune.commands.attest import describe_rebuilders
         from medtune.verify.rebuilders import find_rebuilders
 
         rebuilders = find_rebuilders(arguments.rebuilt_by, arguments.keys)
         found["rebuilt_by"] = rebuilders.as_dict()
         if not arguments.json:
-            print(rebuilders.describe())
+            print(describe_rebuilders(rebuilders))
     if arguments.json:
         print(json.dumps(found, indent=2))
     if broken:
@@ -438,7 +441,13 @@ def _verify(arguments: argparse.Namespace) -> None:
         rebuilders.require_enough()
 
 
+def _require_signing() -> None:
+    if find_spec("securesystemslib") is None:
+        raise MedtuneError("securesystemslib, which signs, is not installed; run: pip install '.[attest]'")
+
+
 def _attest(arguments: argparse.Namespace) -> None:
+    _require_signing()
     from medtune.commands.attest import attest
     from medtune.verify.keys import create_key, default_key, publish_key
 

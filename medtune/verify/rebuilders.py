@@ -62,17 +62,6 @@ class Rebuilders:
         """How many keys stand behind the commit."""
         return sum(one.counts for one in self.judgements)
 
-    def describe(self) -> str:
-        """What `medtune verify --rebuilt-by` prints below the links."""
-        lines = [f"not trusted: {self.trusted}/{name}: {reason}" for name, reason in self.faults.items()]
-        for one in self.judgements:
-            lines.append(f"{'counts' if one.counts else 'does not count':<15}{one.file}")
-            lines += [f"{'':<15}{line}" for line in _details(one)]
-        lines.append(
-            f"rebuilt by {self.counted} of {self.wanted} wanted; keys trusted are those in {self.trusted}"
-        )
-        return "\n".join(lines)
-
     def as_dict(self) -> dict[str, Any]:
         """The same for programs."""
         judged = [{"counts": one.counts} | asdict(one) for one in self.judgements]
@@ -179,11 +168,3 @@ def _named(differs: Mapping[str, Sequence[str]], kinds: Sequence[str]) -> str:
     names = [name for kind in kinds for name in differs[kind]]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def _details(one: Judgement) -> list[str]:
-    lines = [one.reason] if one.reason else []
-    if one.key:
-        machine = one.where.get("processor") or one.where.get("machine") or "a machine it does not name"
-        lines.append(f"{one.key}, commit {(one.commit or '')[:12]}, {one.finished}, on {machine}")
-    return lines
