@@ -26,7 +26,14 @@ from medtune.core.hashing import file_sha256
 from medtune.verify import rebuild, uncommitted
 from medtune.verify.chain import Link
 from medtune.verify.keys import create_key, load_signer, publish_key, trusted_keys
-from medtune.verify.rebuilders import PAYLOAD_TYPE, Judgement, Rebuilders, judge_all, write_statement
+from medtune.verify.rebuilders import (
+    PAYLOAD_TYPE,
+    Judgement,
+    Rebuilders,
+    find_rebuilders,
+    judge_all,
+    write_statement,
+)
 from medtune.verify.statement import Descriptor, Facts, Statement, facts_of, statement_of
 from tests.project import STAGES, attempt, commit, repro, run
 from tests.tiny import build_tiny_base, create_tiny_project
