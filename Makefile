@@ -30,7 +30,7 @@ repro: install
 
 # The commit once more, in a clean clone, and a signed statement of what came out. ARGS="--key FILE": another key.
 rebuild: install $(SIGNING)
-	medtune attest --rebuild $(ARGS)
+	python -m medtune.commands.cli attest --rebuild $(ARGS)
 
 # A file of tests stays in one process, as what its tests share is made once; the files with the fewest tests take
 # the longest and are not left to the end. With two processes on two cores no thread is to spin while it waits.
