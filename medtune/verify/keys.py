@@ -144,9 +144,7 @@ def read_small_file(file: Path) -> bytes:
 def _public_key(file: Path) -> SSlibKey:
     content = read_small_file(file)
     if b"PRIVATE KEY" in content:
-        raise MedtuneError(
-            "a PRIVATE key: everybody who has this repository can sign with it; make a new one"
-        )
+        raise MedtuneError("a PRIVATE key: whoever reads this can sign with it; make a new one")
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -94,6 +94,17 @@ def project(rebuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
+@pytest.fixture
+def statements(rebuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone without outputs, but with the statement and the data, as the current folder."""
+    folder = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(rebuilt), str(folder), cwd=tmp_path)
+    for name in ("attestations", "data/raw"):
+        shutil.copytree(rebuilt / name, folder / name, dirs_exist_ok=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def facts(rebuilt: Path) -> Facts:
     return facts_of(rebuilt)
@@ -177,7 +188,7 @@ def test_two_keys_that_agree_are_two_and_one_is_not_enough(
     assert {one["key"]: one["counts"] for one in enough["statements"]} == {"alice.pem": True, "bob.pem": True}
 
 
-def test_the_same_key_twice_counts_once(project: Path, facts: Facts, alice: Path) -> None:
+def test_the_same_key_twice_counts_once(statements: Path, facts: Facts, alice: Path) -> None:
     first = statement_file().name
     second = sign(facts, load_signer(alice)).name
     assert first != second
@@ -190,7 +201,7 @@ def test_the_same_key_twice_counts_once(project: Path, facts: Facts, alice: Path
 
 
 def test_a_key_that_is_not_trusted_does_not_count_and_a_folder_of_ones_own_says_who_is(
-    project: Path, facts: Facts, bob: CryptoSigner, tmp_path: Path
+    statements: Path, facts: Facts, bob: CryptoSigner, tmp_path: Path
 ) -> None:
     of_alice, of_bob = statement_file().name, sign(facts, bob).name
     unknown = f"says it is signed by the key {bob.public_key.keyid[:12]}, which is none of the trusted ones"
@@ -201,7 +212,7 @@ def test_a_key_that_is_not_trusted_does_not_count_and_a_folder_of_ones_own_says_
     assert "none of the trusted ones" in str(found[of_alice])
 
 
-def test_whom_to_trust_is_as_committed(project: Path, bob: CryptoSigner) -> None:
+def test_whom_to_trust_is_as_committed(statements: Path, bob: CryptoSigner) -> None:
     trust(bob, "bob")
     with pytest.raises(MedtuneError, match=r"attestations/keys/bob.pem: not as committed"):
         trusted_keys(None)
@@ -238,7 +249,7 @@ def test_whom_to_trust_is_as_committed(project: Path, bob: CryptoSigner) -> None
     ids=["other adapter", "no adapter", "base", "code", "parameters", "pipeline"],
 )
 def test_what_differs_is_named_and_does_not_count(
-    project: Path, facts: Facts, bob: CryptoSigner, change: Callable[[Facts], Facts], reason: str
+    statements: Path, facts: Facts, bob: CryptoSigner, change: Callable[[Facts], Facts], reason: str
 ) -> None:
     trust(bob, "bob")
     name = sign(change(facts), bob).name
@@ -250,18 +261,18 @@ def changed(known: Mapping[str, Descriptor], name: str) -> dict[str, Descriptor]
 
 
 def test_another_commits_statement_does_not_count_and_one_from_before_a_note_does(
-    project: Path, facts: Facts
+    statements: Path, facts: Facts
 ) -> None:
     name = statement_file().name
     Path("NOTES.md").write_text("Nothing that decides.")
-    commit(project, "A note, and the statement")
-    assert judged(facts_of(project)) == {name: None}
-    run("git", "checkout", "--quiet", "--orphan", "elsewhere", cwd=project)
-    commit(project, "The same files, of another history")
+    commit(statements, "A note, and the statement")
+    assert judged(facts) == {name: None}
+    run("git", "checkout", "--quiet", "--orphan", "elsewhere", cwd=statements)
+    commit(statements, "The same files, of another history")
     assert "which is not in this history" in str(judged(facts)[name])
 
 
-def test_what_was_not_rebuilt_does_not_count(project: Path, facts: Facts, bob: CryptoSigner) -> None:
+def test_what_was_not_rebuilt_does_not_count(statements: Path, facts: Facts, bob: CryptoSigner) -> None:
     trust(bob, "bob")
     for ran in ([], STAGES[:-1]):
         name = sign(facts, bob, ran=ran).name
@@ -269,7 +280,7 @@ def test_what_was_not_rebuilt_does_not_count(project: Path, facts: Facts, bob: C
 
 
 def test_a_statement_of_another_key_that_is_signed_again_does_not_count(
-    project: Path, facts: Facts, alice: Path, bob: CryptoSigner
+    statements: Path, facts: Facts, alice: Path, bob: CryptoSigner
 ) -> None:
     trust(bob, "bob")
     copied = write_statement(content(statement_file()), bob)
@@ -277,13 +288,13 @@ def test_a_statement_of_another_key_that_is_signed_again_does_not_count(
     assert judged(facts)[copied.name] == f"signed by bob.pem, but made by another key, {of_alice}"
 
 
-def tampered(envelope: dict[str, Any], project: Path) -> None:
+def tampered(envelope: dict[str, Any]) -> None:
     payload = base64.b64decode(envelope["payload"]).replace(b'"rebuilt": true', b'"rebuilt": true ')
     assert b"true " in payload
     envelope["payload"] = base64.b64encode(payload).decode()
 
 
-def signed_twice(envelope: dict[str, Any], project: Path) -> None:
+def signed_twice(envelope: dict[str, Any]) -> None:
     envelope["signatures"].append({"keyid": "0" * 64, "sig": envelope["signatures"][0]["sig"]})
 
 
@@ -291,22 +302,22 @@ def signed_twice(envelope: dict[str, Any], project: Path) -> None:
     ("tamper", "reason"),
     [
         (tampered, "wrongly signed: alice.pem has not signed these bytes"),
-        (lambda one, _: one["signatures"][0].update(sig="AAAA"), "wrongly signed"),
+        (lambda one: one["signatures"][0].update(sig="AAAA"), "wrongly signed"),
         (signed_twice, "no in-toto statement with one signature"),
-        (lambda one, _: one.update(signatures=[]), "no in-toto statement with one signature"),
-        (lambda one, _: one.update(payloadType="text/plain"), "no in-toto statement with one signature"),
-        (lambda one, _: one.pop("payload"), "not readable: KeyError"),
-        (lambda one, _: one.update(payload=7), "not readable"),
-        (lambda one, _: one.update(signatures=[{"keyid": ["\x1b[2J"], "sig": "AAAA"}]), "not readable"),
+        (lambda one: one.update(signatures=[]), "no in-toto statement with one signature"),
+        (lambda one: one.update(payloadType="text/plain"), "no in-toto statement with one signature"),
+        (lambda one: one.pop("payload"), "not readable: KeyError"),
+        (lambda one: one.update(payload=7), "not readable"),
+        (lambda one: one.update(signatures=[{"keyid": ["\x1b[2J"], "sig": "AAAA"}]), "not readable"),
     ],
     ids=["payload", "signature", "two", "none", "type", "no payload", "number", "key id"],
 )
 def test_a_tampered_statement_is_named_and_does_not_count(
-    project: Path, facts: Facts, tamper: Callable[[dict[str, Any], Path], object], reason: str
+    statements: Path, facts: Facts, tamper: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
     file = statement_file()
     envelope = json.loads(file.read_text())
-    tamper(envelope, project)
+    tamper(envelope)
     file.write_text(json.dumps(envelope))
     assert str(judged(facts)[file.name]).startswith(reason)
 
@@ -314,7 +325,7 @@ def test_a_tampered_statement_is_named_and_does_not_count(
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "[" * 100_000, "\x00", '{"payload": "' + "A" * 2**21 + '"}']
 )
-def test_no_content_of_a_statement_ends_in_a_traceback(project: Path, facts: Facts, text: str) -> None:
+def test_no_content_of_a_statement_ends_in_a_traceback(statements: Path, facts: Facts, text: str) -> None:
     statement_file().write_text(text)
     assert re.match("not readable|larger than", str(judged(facts)[statement_file().name]))
 
@@ -339,7 +350,7 @@ def test_no_content_of_a_statement_ends_in_a_traceback(project: Path, facts: Fac
     ids=["old", "type", "no products", "more", "twice", "no details", "no predicate"],
 )
 def test_another_format_is_named_and_does_not_count_though_rightly_signed(
-    project: Path, facts: Facts, alice: Path, change: Callable[[dict[str, Any]], object], reason: str
+    statements: Path, facts: Facts, alice: Path, change: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
     file = statement_file()
     said = json.loads(content(file).payload())
@@ -350,7 +361,7 @@ def test_another_format_is_named_and_does_not_count_though_rightly_signed(
     assert str(judged(facts)[file.name]).startswith(reason)
 
 
-def test_links_and_pipes_are_not_read(project: Path, facts: Facts, tmp_path: Path) -> None:
+def test_links_and_pipes_are_not_read(statements: Path, facts: Facts, tmp_path: Path) -> None:
     file = shutil.move(statement_file(), tmp_path / "elsewhere.json")
     Path("attestations/link.json").symlink_to(file)
     os.mkfifo("attestations/pipe.json")
@@ -360,7 +371,7 @@ def test_links_and_pipes_are_not_read(project: Path, facts: Facts, tmp_path: Pat
     assert trusted_keys(Path("attestations/keys")) == ({}, {"alice.pem": "a link"})
 
 
-def test_what_is_no_public_key_is_named_and_not_trusted(project: Path, alice: Path) -> None:
+def test_what_is_no_public_key_is_named_and_not_trusted(statements: Path, alice: Path) -> None:
     folder = Path("attestations/keys")
     shutil.copy(alice, folder / "oops.pem")
     (folder / "empty.pem").touch()
@@ -410,25 +421,25 @@ def test_without_a_rebuild_the_statement_says_so_and_will_not_count(
 
 @pytest.mark.parametrize("rebuild_first", [False, True])
 def test_a_workspace_that_is_not_the_commit_is_refused(
-    project: Path, alice: Path, monkeypatch: pytest.MonkeyPatch, rebuild_first: bool
+    statements: Path, alice: Path, monkeypatch: pytest.MonkeyPatch, rebuild_first: bool
 ) -> None:
     monkeypatch.setattr("medtune.commands.attest.require_own_code", lambda: None)
     output = StringIO() if rebuild_first else None
     Path("README.md").write_text("Edited")
     with pytest.raises(MedtuneError, match=r"not as committed: README.md; a statement is about a commit"):
         attest(alice, output)
-    run("git", "update-index", "--assume-unchanged", "README.md", cwd=project)
+    run("git", "update-index", "--assume-unchanged", "README.md", cwd=statements)
     with pytest.raises(MedtuneError, match=r"git was told to notice no edit of README.md"):
         attest(alice, output)
-    run("git", "update-index", "--no-assume-unchanged", "README.md", cwd=project)
-    run("git", "checkout", "--quiet", "README.md", cwd=project)
+    run("git", "update-index", "--no-assume-unchanged", "README.md", cwd=statements)
+    run("git", "checkout", "--quiet", "README.md", cwd=statements)
     Path("torch.py").touch()
     with pytest.raises(MedtuneError, match=r"not as committed: torch.py"):
         attest(alice, output)
     assert len(list(Path("attestations").glob("*.json"))) == 1
 
 
-def test_the_clock_and_the_machine_and_other_statements_are_no_edits(project: Path) -> None:
+def test_the_clock_and_the_machine_and_other_statements_are_no_edits(statements: Path) -> None:
     Path("metrics/timing.json").write_text("{}")
     Path("metrics/environment.json").write_text("{}")
     uncommitted.require_committed()
@@ -443,23 +454,23 @@ def test_the_clock_and_the_machine_and_other_statements_are_no_edits(project: Pa
     ],
 )
 def test_a_commit_that_is_not_of_one_piece_or_runs_nothing_is_not_rebuilt(
-    project: Path, path: str, old: str, new: str, said: str
+    statements: Path, path: str, old: str, new: str, said: str
 ) -> None:
     text = Path(path).read_text()
     assert old in text
     Path(path).write_text(text.replace(old, new))
-    commit(project, "Without a run")
+    commit(statements, "Without a run")
     with pytest.raises(MedtuneError, match=re.escape(said)):
         rebuild.rebuild(uncommitted.head_commit(), StringIO())
 
 
-def test_data_that_is_not_here_is_named_before_anything_runs(project: Path) -> None:
+def test_data_that_is_not_here_is_named_before_anything_runs(statements: Path) -> None:
     Path("data/raw/questions.jsonl").unlink()
     with pytest.raises(MedtuneError, match=r"data/raw/questions.jsonl: not there; run: dvc pull"):
         rebuild.rebuild(uncommitted.head_commit(), StringIO())
 
 
-def test_a_rebuild_that_gave_other_bytes_is_signed_and_fails(project: Path) -> None:
+def test_a_rebuild_that_gave_other_bytes_is_signed_and_fails(statements: Path) -> None:
     said = content(statement_file())
     attested = Attested(statement_file(), said, [ADAPTER], is_trusted=True)
     with pytest.raises(
@@ -553,7 +564,7 @@ def test_a_private_key_that_git_would_add_is_neither_made_nor_used(
         ),
     ],
 )
-def test_a_mistake_is_one_line(project: Path, arguments: tuple[str, ...], said: str) -> None:
-    result = attempt(*MEDTUNE, *arguments, cwd=project)
+def test_a_mistake_is_one_line(statements: Path, arguments: tuple[str, ...], said: str) -> None:
+    result = attempt(*MEDTUNE, *arguments, cwd=statements)
     assert result.returncode == 1
     assert result.stderr.startswith(said) and result.stderr.count("\n") == 1
