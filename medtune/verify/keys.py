@@ -75,7 +75,8 @@ def load_signer(path: Path) -> CryptoSigner:
     if not path.is_file():
         raise MedtuneError(f"{path}: no such key; make one: medtune attest --new-key YOUR-NAME")
     require_out_of_git(path)
-    if path.stat().st_mode & FOR_OTHERS:
+    # Windows has no such bits.
+    if os.name == "posix" and path.stat().st_mode & FOR_OTHERS:
         raise MedtuneError(f"{path}: a private key that others can read; run: chmod 600 {path}")
     content = path.read_bytes()
     try:
