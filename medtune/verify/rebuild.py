@@ -120,8 +120,8 @@ def _require_inputs(clone: Path, lock: Stages) -> None:
     params = read_yaml(clone / PARAMS_FILE)
     for name, stage in lock.items():
         recorded = stage["params"].get(PARAMS_FILE.name, {})
-        found = {section: params.get(section) for section in recorded}
-        require_equal(f"{PARAMS_FILE} of the commit, by what {LOCK_FILE} has for {name}", found, recorded)
+        here = {section: params.get(section) for section in recorded}
+        require_equal(f"{PARAMS_FILE} of the commit, by what {LOCK_FILE} has for {name}", here, recorded)
     made = {entry.path for entry in entries(lock) if entry.role == "outs"}
     with Repo(str(clone)) as repo:
         for entry in entries(lock):

@@ -1,5 +1,6 @@
 """What is here and not as the commit has it, among the files that decide or say what a run is."""
 
+import re
 import subprocess
 
 from medtune.core.errors import MedtuneError
@@ -11,6 +12,7 @@ IMPORTED = tuple(f":(glob){name}.{end}" for name in ("*", "*/__init__") for end 
 """Modules and packages in the top folder: Python looks for those of libraries there too."""
 OF_A_MACHINE = (":!metrics/timing.json", ":!metrics/environment.json")
 SAYS = ("models/record.json", "metrics", *OF_A_MACHINE)
+FULL_HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 NOT_LOOKED_AT = "hS"
 """What `git ls-files -v` puts before a file of which git was told to notice no edit."""
 
@@ -48,6 +50,9 @@ def head_commit() -> str:
 
 def is_in_history(commit: str) -> bool:
     """Whether a full hash is that of the commit that is checked out or of one before it."""
+    # A name such as HEAD would be that of any commit.
+    if not FULL_HASH.fullmatch(commit):
+        return False
     command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
     return subprocess.run(command, capture_output=True).returncode == 0
 

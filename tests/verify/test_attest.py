@@ -272,6 +272,15 @@ def test_another_commits_statement_does_not_count_and_one_from_before_a_note_doe
     assert "which is not in this history" in str(judged(facts)[name])
 
 
+@pytest.mark.parametrize("name", ["HEAD", "--help", "", "0" * 40])
+def test_a_statement_about_no_commit_does_not_count(
+    statements: Path, facts: Facts, bob: CryptoSigner, name: str
+) -> None:
+    trust(bob, "bob")
+    file = sign(facts, bob, commit=name)
+    assert judged(facts)[file.name] == f"about commit {name[:12]}, which is not in this history"
+
+
 def test_what_was_not_rebuilt_does_not_count(statements: Path, facts: Facts, bob: CryptoSigner) -> None:
     trust(bob, "bob")
     for ran in ([], STAGES[:-1]):
