@@ -257,9 +257,8 @@ def check_adapter(folder: Path, model: ModelParams, compute: ComputeParams) -> O
         raise MedtuneError(f"{folder / CONFIG}: peft_type is {config.get('peft_type')}; accepted: LORA")
     origin = read_origin(folder / WEIGHTS, folder / CONFIG)
     if base != model.source:
-        raise MedtuneError(
-            f"{folder}: trained on '{base}', but model.source in params.yaml is '{model.source}'"
-        )
+        named = f"trained on '{base}'" if base else f"{CONFIG} names no base (base_model_name_or_path)"
+        raise MedtuneError(f"{folder}: {named}, but model.source in params.yaml is '{model.source}'")
     if revision is not None and revision != model.revision:
         raise MedtuneError(
             f"{folder}: trained on revision {revision} of its base, but model.revision in params.yaml is "

@@ -189,6 +189,10 @@ def test_an_adapter_of_another_base_model_is_refused(tiny_llama: LlamaForCausalL
     check_adapter(tmp_path, MODEL, COMPUTE)
     with pytest.raises(MedtuneError, match=r"trained on 'package:.*', but model.source .* is 'org/other'"):
         check_adapter(tmp_path, MODEL.model_copy(update={"source": "org/other"}), COMPUTE)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(MedtuneError, match=r"adapter_config\.json names no base \(base_model_name_or_path\)"):
+        check_adapter(tmp_path, MODEL, COMPUTE)
 
 
 @pytest.mark.parametrize(
