@@ -51,6 +51,7 @@ CAN_CHANGE_BYTES = {
     "torch": ("torch",),
     "transformers": ("gguf", "jinja2", "numpy", "tokenizers", "transformers"),
     "vl_convert": ("itables", "jinja2", "vl-convert-python"),
+    "yaml": ("pyyaml",),
 }
 """Packages by the name they are imported by, with those that do their work unseen: transformers renders chat
 templates with Jinja, its tokenizers are those of `tokenizers`, and it dequantises with gguf and numpy; beside
