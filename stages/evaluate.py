@@ -35,6 +35,7 @@ from medtune.run.stage import Run, Stage, run_stage
 TRAIN = Path("data/prepared/train.jsonl")
 TEST = Path("data/prepared/test.jsonl")
 ATTRIBUTION = Path("data/prepared/ATTRIBUTION.md")
+SOURCES = Path("data/prepared/sources.json")
 ADAPTER_CONFIG = Path("models/adapter/adapter_config.json")
 TRAINING = Path("metrics/training.json")
 TRAINING_DETAILS = Path("metrics/training_details.json")
@@ -57,6 +58,7 @@ STAGE = Stage(
         TRAIN,
         TEST,
         ATTRIBUTION,
+        SOURCES,
         ADAPTER_CONFIG,
         TRAINING,
         TRAINING_DETAILS,
@@ -94,8 +96,10 @@ def main(run: Run) -> None:
         tuned_answers.record,
         read_json(ADAPTER_CONFIG),
         training,
-        found["all"],
+        found,
+        params.near_relative,
         ATTRIBUTION.read_text(encoding="utf-8"),
+        read_json(SOURCES),
     )
     page = report(
         {model: some for model, some in predictions.items() if model != LOOKUP},

@@ -2,8 +2,9 @@
 
     python -m stages.prepare
 
-Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card), ATTRIBUTION.md and
-left_out.csv (rows that became no example, and why), and metrics/data.json. Params: data.
+Writes data/prepared/{train,validation,test}.jsonl with README.md (the data card), ATTRIBUTION.md,
+sources.json (where from, for the model card) and left_out.csv (rows that became no example, and why), and
+metrics/data.json. Params: data.
 """
 
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from medtune.core.examples import write_jsonl
 from medtune.core.outputs import record_timing, replacing, write_json, write_text
-from medtune.data.card import attribution, data_card
+from medtune.data.card import attribution, data_card, described_sources
 from medtune.data.pace import with_pace
 from medtune.data.params import DataParams
 from medtune.data.preparation import prepare
@@ -22,6 +23,7 @@ from medtune.run.stage import Run, Stage, run_stage
 PREPARED = Path("data/prepared")
 CARD = PREPARED / "README.md"
 ATTRIBUTION = PREPARED / "ATTRIBUTION.md"
+SOURCES = PREPARED / "sources.json"
 LEFT_OUT = PREPARED / "left_out.csv"
 COUNTS = Path("metrics/data.json")
 
@@ -37,6 +39,7 @@ STAGE = Stage(
         LEFT_OUT,
         CARD,
         ATTRIBUTION,
+        SOURCES,
         COUNTS,
     ),
     named_inputs=lambda content: named_files(DataParams.of(content)),
@@ -62,6 +65,7 @@ def main(run: Run) -> None:
     with replacing(LEFT_OUT) as file:
         prepared.rejects.write(file)
     write_text(ATTRIBUTION, attribution(params) + "\n")
+    write_json(SOURCES, described_sources(params))
     report = prepared.report()
     write_text(CARD, data_card(params, attribution(params), report, tallies))
     write_json(COUNTS, report)

@@ -22,12 +22,59 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import jsonschema
 import yaml
 
 LARGE = (".safetensors", ".bin", ".parquet")
 """What a repository keeps outside git: named by sha256, sent by the other host."""
 
-_LICENCES = ("apache-2.0", "mit", "llama3.2")
+_LICENCES = ("apache-2.0", "mit", "llama3.2", "cc-by-4.0", "unknown", "other")
+_ID = r"[\w-][\w.-]*/[\w.-]+"
+_NAMED = {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}}
+_METRIC = _NAMED | {"required": ["type", "value"]}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_RESULT = {
+    "type": "object",
+    "required": ["task", "dataset", "metrics"],
+    "properties": {
+        "task": _NAMED,
+        "dataset": _NAMED | {"required": ["type", "name"]},
+        "metrics": {"type": "array", "minItems": 1, "items": _METRIC},
+    },
+}
+_INDEX = {
+    "type": "object",
+    "required": ["name", "results"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "results": {"type": "array", "items": _RESULT},
+    },
+}
+_MODEL_CARD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "library_name": {"type": "string"},
+        "pipeline_tag": {"const": "text-generation"},
+        "base_model_relation": {"enum": ["adapter", "finetune", "merge", "quantized"]},
+        "tags": _TEXTS,
+        "metrics": _TEXTS,
+        "datasets": {"type": "array", "items": {"type": "string", "pattern": f"^{_ID}$"}},
+        "model-index": {"type": "array", "items": _INDEX},
+    },
+}
+_DATA_CARD: dict[str, Any] = {
+    "type": "object",
+    "required": ["pretty_name", "configs"],
+    "properties": {
+        "size_categories": {
+            "type": "array",
+            "items": {"pattern": r"^(n<1K|\d+[KM]<n<\d+[KM]|n>10M)$"},
+        },
+        "task_categories": {"type": "array", "items": {"enum": ["question-answering", "multiple-choice"]}},
+        "tags": _TEXTS,
+        "configs": {"type": "array", "items": {"required": ["config_name", "data_files"]}},
+    },
+}
 
 _API = re.compile(
     r"/api/(?P<repo>(models|datasets)/[^/]+/[^/]+)(/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+))?"
@@ -147,13 +194,19 @@ def model_hub() -> Iterator[Hub]:
         thread.join()
 
 
-def _faults_of_card(text: str) -> list[str]:
-    """What the hub has to say against the front matter of a README.md."""
+def faults_of_card(text: str, kind: str | None = "model") -> list[str]:
+    """What the hub has to say against the front matter of a README.md, by its documentation."""
     front = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else {}
-    faults = [] if front.get("license") in _LICENCES else ['"license" must be one of the known ones']
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", front.get("base_model", "")):
+    given: Any = front.get("license")
+    licences = given if isinstance(given, list) else [given]
+    faults = [] if set(licences) <= set(_LICENCES) else ['"license" must be one of the known ones']
+    if front.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", front.get("license_name", "")):
+        faults.append('"license_name" fails to match the required pattern')
+    if not re.fullmatch(_ID, front.get("base_model", "org/base")):
         faults.append('"base_model" with value is not valid. Use a model id')
-    return faults
+    schema = _DATA_CARD if kind == "dataset" else _MODEL_CARD
+    found = jsonschema.Draft202012Validator(schema).iter_errors(front)
+    return faults + [f"{error.json_path}: {error.message}" for error in found]
 
 
 class _Server(ThreadingHTTPServer):
@@ -235,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._commit(match["repo"], content), 200
         asked = json.loads(content)
         if match["call"] == "validate-yaml":
-            errors = _faults_of_card(asked["content"])
+            errors = faults_of_card(asked["content"], asked["repoType"])
             return {
                 "errors": [{"message": fault} for fault in errors],
                 "warnings": [],

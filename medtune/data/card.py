@@ -8,22 +8,29 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any
 
+from medtune.core.front_matter import licence_of, with_front_matter
+from medtune.core.markdown import code, plain, table
 from medtune.core.notices import NOT_MEDICAL_ADVICE
 from medtune.data import ontology
 from medtune.data.faults import REASONS
 from medtune.data.params import DataParams, SourceParams
-from medtune.data.tables import SHOWN, bars, code, plain, table
+from medtune.data.tables import SHOWN, bars
 from medtune.data.tally import Tally
+
+TITLE = "Medical questions and answers"
 
 
 def data_card(
     params: DataParams, attribution: str, report: Mapping[str, Any], tallies: Mapping[str, Tally]
 ) -> str:
-    """Markdown for `data/prepared/README.md`; `report` is metrics/data.json, `tallies` are by split."""
+    """Markdown with the hub's front matter for `data/prepared/README.md`.
+
+    `report` is metrics/data.json, `tallies` are by split.
+    """
     sources = ", ".join(code(source.path or name) for name, source in params.sources.items())
     several = "s" if len(params.sources) > 1 else ""
     parts = [
-        "# Medical questions and answers",
+        f"# {TITLE}",
         f"Source{several}: {sources}, split by group with seed {params.seed}.",
         attribution,
         "Percentages and bars are shares of a split.",
@@ -43,7 +50,62 @@ def data_card(
         *_left_out(report["left_out"]),
         NOT_MEDICAL_ADVICE,
     ]
-    return "\n\n".join(parts) + "\n"
+    return with_front_matter(_front_matter(params, report), "\n\n".join(parts))
+
+
+def described_sources(params: DataParams) -> dict[str, dict[str, str | None]]:
+    """Of each source what the model card names: where it is from, at which commit, its licence."""
+    return {
+        name: {
+            "origin": source.origin,
+            "path": source.path,
+            "revision": source.revision,
+            "license": _licence(source),
+        }
+        for name, source in params.sources.items()
+    }
+
+
+def _licence(source: SourceParams) -> str | None:
+    return ontology.LICENCE if source.origin == "package" else source.license
+
+
+def _front_matter(params: DataParams, report: Mapping[str, Any]) -> dict[str, Any]:
+    sources = params.sources.values()
+    sizes = {split: sum(counts.values()) for split, counts in report["examples"].items()}
+    hub = sorted({source.path for source in sources if source.origin == "hub" and source.path})
+    files = [{"split": split, "path": f"{split}.jsonl"} for split in sizes]
+    return {
+        "pretty_name": TITLE,
+        **_licences([_licence(source) or "unknown" for source in sources]),
+        "task_categories": ["question-answering"],
+        "size_categories": [_size(sum(sizes.values()))],
+        **({"source_datasets": hub} if hub else {}),
+        "tags": ["medical", "medtune"],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def _licences(names: Iterable[str]) -> dict[str, Any]:
+    """One licence as the hub takes it, or a list of them; of several without an identifier all are named."""
+    names = list(dict.fromkeys(names))
+    found = [licence_of(name) for name in names]
+    known = list(dict.fromkeys(one["license"] for one in found))
+    other = "-and-".join(one["license_name"] for one in found if "license_name" in one)
+    named = {"license_name": other} if other else {}
+    linked = {"license_link": ontology.LICENCE_LINK} if other and ontology.LICENCE in names else {}
+    return {"license": known[0] if len(known) == 1 else known} | named | linked
+
+
+def _size(examples: int) -> str:
+    """In the words of the hub."""
+    ends = ((1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M"))
+    lower = ""
+    for end, name in ends:
+        if examples < end:
+            return f"{lower}<n<{name}" if lower else f"n<{name}"
+        lower = name
+    return f"n>{lower}"
 
 
 def attribution(params: DataParams) -> str:

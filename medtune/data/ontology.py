@@ -46,6 +46,8 @@ SYSTEM_PROMPT = (
 DISTRACTORS = 3
 """Wrong choices of a question of the kind `finding`."""
 
+LICENCE = "HPO licence"
+LICENCE_LINK = "https://hpo.jax.org/app/license"
 ATTRIBUTION = """\
 Made from the Human Phenotype Ontology (HPO), release `{version}`, by the Human Phenotype Ontology
 Consortium and the Monarch Initiative, under the HPO licence (https://hpo.jax.org/app/license), which asks

