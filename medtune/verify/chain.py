@@ -6,12 +6,14 @@ parameters gave these checkpoints, and that the models said what stands in the a
 `medtune verify --rerun` (medtune/verify/rerun.py) repeats both.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from contextlib import chdir, redirect_stdout
+from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvc.dependency import ParamsDependency
@@ -44,10 +46,14 @@ ON_TRUST = (
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the chain; `broken` says where it is broken, or is None."""
+    """A link of the chain; `broken` says where it is broken, or is None.
+
+    `by_parameters`: it is, but holds with the parameters of dvc.lock in place of those that are here.
+    """
 
     name: str
     broken: str | None
+    by_parameters: bool = False
 
 
 def verify_chain(watch: Callable[[str], None] = lambda _: None) -> list[Link]:
@@ -56,7 +62,26 @@ def verify_chain(watch: Callable[[str], None] = lambda _: None) -> list[Link]:
     for name, check in LINKS.items():
         watch(f"verifying, {len(links) + 1} of {len(LINKS)}: {name}")
         links.append(Link(name, _reason(check)))
-    return links
+    if next(link.broken for link in links if link.name == PARAMETERS) is None:
+        return links
+    broken = [link.name for link in links if link.broken and LINKS[link.name] not in OF_DVC]
+    follow = _hold_as_recorded(broken) if broken else set()
+    return [replace(link, by_parameters=link.name in follow) for link in links]
+
+
+def describe_broken(links: Sequence[Link]) -> str | None:
+    """How many links are broken, and that parameters are the cause where they are; None if all hold."""
+    broken = [link for link in links if link.broken]
+    if not broken:
+        return None
+    follow = sum(link.by_parameters for link in broken)
+    said = f"{len(broken)} of {len(links)} links are broken"
+    if not follow:
+        return said
+    return (
+        f"{said}, {follow} of them only because {PARAMS_FILE} was edited since the run: run `dvc repro`, or "
+        f"take the edit back"
+    )
 
 
 def describe_links(links: Sequence[Link], changed: Sequence[str]) -> str:
@@ -65,10 +90,10 @@ def describe_links(links: Sequence[Link], changed: Sequence[str]) -> str:
     for link in links:
         lines.append(f"{'BROKEN' if link.broken else 'holds ':<7}{link.name}")
         lines += [f"       {link.broken}"] if link.broken else []
+        lines += [f"       (follows from {PARAMS_FILE}, above)"] if link.by_parameters else []
     if changed:
         lines.append(f"note: not as committed: {', '.join(changed)}")
-    broken = sum(link.broken is not None for link in links)
-    told = f"{broken} of {len(links)} links are broken" if broken else f"all {len(links)} links hold"
+    told = describe_broken(links) or f"all {len(links)} links hold"
     return "\n".join([*lines, f"{told}; {ON_TRUST}"])
 
 
@@ -91,6 +116,25 @@ def _reason(check: Callable[[], None]) -> str | None:
         # Files that were tampered with can make their readers raise anything.
         return f"not readable: {' '.join(f'{type(error).__name__}: {error}'.split())}"
     return None
+
+
+def _hold_as_recorded(names: Sequence[str]) -> set[str]:
+    """Those of the links that hold in a folder of what is here but for params.yaml, as dvc.lock has it."""
+    try:
+        recorded: dict[str, Any] = read_yaml(PARAMS_FILE)
+        for stage in read_lock().values():
+            recorded |= stage["params"].get(PARAMS_FILE.name, {})
+    except (MedtuneError, KeyError, TypeError, AttributeError):
+        return set()
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for path in Path.cwd().iterdir():
+            if path.name != PARAMS_FILE.name:
+                (folder / path.name).symlink_to(path)
+        # JSON is YAML: what DVC reads of it is what it has recorded.
+        (folder / PARAMS_FILE).write_text(json.dumps(recorded, ensure_ascii=False), encoding="utf-8")
+        with chdir(folder):
+            return {name for name in names if _reason(LINKS[name]) is None}
 
 
 def _stages() -> None:
@@ -165,9 +209,10 @@ def _code() -> None:
         require_equal(f"{path}, by the code that is here", json_file(path), meaning)
 
 
+PARAMETERS = "the parameters are those of dvc.lock"
 LINKS: dict[str, Callable[[], None]] = {
     "dvc.lock has the stages of dvc.yaml": _stages,
-    "the parameters are those of dvc.lock": _parameters,
+    PARAMETERS: _parameters,
     "every file is the one that dvc.lock names": _files,
     "the stages of dvc.lock join": _joints,
     "code -> digests": _code,
@@ -178,3 +223,5 @@ LINKS: dict[str, Callable[[], None]] = {
     "questions, adapter, base model -> answers": check_answers,
     "answers -> metrics, results and card": partial(run_again, "evaluate"),
 }
+OF_DVC = (_stages, _parameters, _files, _joints)
+"""Checks of what DVC has recorded; all others read params.yaml too, and may break with it."""

@@ -16,7 +16,14 @@ from safetensors.numpy import load_file, save_file
 from medtune.core.errors import MedtuneError
 from medtune.run.lock_file import dvc_md5, entries, read_lock
 from medtune.verify import rerun
-from medtune.verify.chain import LINKS, ON_TRUST, verify_chain
+from medtune.verify.chain import (
+    LINKS,
+    ON_TRUST,
+    PARAMETERS,
+    describe_broken,
+    describe_links,
+    verify_chain,
+)
 from medtune.verify.uncommitted import uncommitted
 from tests.conftest import edit_params
 from tests.project import STAGES, attempt, commit, repro, run
@@ -348,6 +355,31 @@ def test_parameters_that_were_edited_here_and_in_dvc_lock_break_the_chain(projec
         RECORD: "models/record.json: 'parameters.finetune.weight_decay' is not what it should be",
         TRAINING: "metrics/training_details.json: not what the checkpoints' history says",
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "follows"),
+    [
+        ("prompt.system", "Answer at length.", ADAPTER),
+        ("data.seed", 99, PREPARE),
+        ("evaluate.partial_f1", 0.01, EVALUATE),
+    ],
+)
+def test_an_edited_parameter_is_told_as_the_cause_of_what_breaks_with_it_and_of_nothing_else(
+    project: Path, key: str, value: object, follows: str
+) -> None:
+    edit_params(Path("params.yaml"), {key: value})
+    links = verify_chain()
+    assert {link.name for link in links if link.by_parameters} == set(broken()) - {PARAMETERS}
+    assert follows in broken()
+    said = describe_broken(links)
+    assert said is not None
+    assert "only because params.yaml was edited since the run: run `dvc repro`" in said
+    assert describe_links(links, []).count("(follows from params.yaml, above)") == len(broken()) - 1
+    path = Path("models/adapter/chat_template.jinja")
+    path.write_text(path.read_text() + " ")
+    relock(str(path))
+    assert ADAPTER not in {link.name for link in verify_chain() if link.by_parameters}
 
 
 def test_edited_code_breaks_the_chain_and_a_comment_only_the_hash(project: Path) -> None:
