@@ -214,6 +214,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     export.add_argument("--yes", action="store_true", help="with --publish: really push it")
     export.add_argument("--public", action="store_true", help="with --publish: for everybody to read")
+    export.add_argument("--anyway", action="store_true", help="with --publish: also if it was asked little")
     form = export.add_mutually_exclusive_group()
     form.add_argument("--md", action="store_true", help="as Markdown")
     form.add_argument("--json", action="store_true", help="the same for programs")
@@ -366,8 +367,8 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.publish is not None:
         _publish(arguments, formats)
         return
-    if arguments.yes or arguments.public:
-        raise MedtuneError("--yes and --public go with --publish ORG/NAME")
+    if arguments.yes or arguments.public or arguments.anyway:
+        raise MedtuneError("--yes, --public and --anyway go with --publish ORG/NAME")
     if arguments.stage:
         from medtune.export.stage_file import declare
 
@@ -391,7 +392,7 @@ def _publish(arguments: argparse.Namespace, formats: "Sequence[Format]") -> None
 
     if len(formats) != 1:
         raise MedtuneError(f"--publish takes one format: medtune export {formats[0]} --publish ORG/NAME")
-    publication = planned(formats[0], arguments.publish)
+    publication = planned(formats[0], arguments.publish, anyway=arguments.anyway)
     if arguments.yes:
         print(f"pushed: {publish(publication, public=arguments.public)}")
         return
@@ -402,7 +403,7 @@ def _publish(arguments: argparse.Namespace, formats: "Sequence[Format]") -> None
 
 def _verify(arguments: argparse.Namespace) -> None:
     with waiting("loading"):
-        from medtune.verify.chain import describe_links, require_own_code, verify_chain
+        from medtune.verify.chain import describe_broken, describe_links, require_own_code, verify_chain
         from medtune.verify.rerun import rerun
         from medtune.verify.uncommitted import uncommitted
 
@@ -411,7 +412,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     require_own_code()
     with waiting("verifying") as now:
         links, changed = verify_chain(now), uncommitted()
-    broken = sum(link.broken is not None for link in links)
+    broken = describe_broken(links)
     found = {"links": [asdict(link) for link in links], "uncommitted": changed}
     if not arguments.json:
         print(describe_links(links, changed))
@@ -434,7 +435,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(found, indent=2))
     if broken:
-        raise MedtuneError(f"{broken} of {len(links)} links are broken")
+        raise MedtuneError(broken)
     if comparison and comparison.verdict(arguments.tolerance) == "different":
         raise MedtuneError("the second run is another one; how much so stands above")
     if rebuilders:

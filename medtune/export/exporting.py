@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json, write_json, write_text
 from medtune.evaluate.params import EvaluateParams
+from medtune.export.card import export_card
 from medtune.export.drift import Reference, measure, reference
 from medtune.export.folders import require_base_name, write_adapter, write_companions, write_merged
 from medtune.export.gguf_file import PRECISIONS, Origin, require_writable, write_gguf
@@ -26,6 +28,7 @@ from medtune.export.llama_cpp import llama_cpp, require_llama_cpp
 from medtune.export.ollama import modelfile
 from medtune.export.params import Form
 from medtune.export.places import (
+    CARD,
     EXPORT,
     FORMATS,
     METRICS,
@@ -33,6 +36,7 @@ from medtune.export.places import (
     folder_sha256,
     partial_folder,
     refused_folder,
+    trained_sha256,
 )
 from medtune.export.runtimes import Transformers
 from medtune.export.trained import Trained, find_trained
@@ -68,11 +72,12 @@ def export(formats: Sequence[Format], options: Options) -> dict[str, Any]:
     _require_possible(trained, formats)
     rules = EvaluateParams.load()
     known = reference(trained, options.questions or trained.params.questions)
-    _make(trained, formats, options)
+    # Before anything is made: of an adapter that changes meanwhile a push then finds that it has changed.
     found = _kept(trained, formats)
+    _make(trained, formats, options)
     for kind in formats:
         print(f"export: {kind} is asked {len(known.examples)} questions", file=sys.stderr)
-        found["formats"][kind] = _settled(kind, _measured(trained, kind, known, rules))
+        found["formats"][kind] = _settled(trained, kind, _measured(trained, kind, known, rules))
         write_json(METRICS, found)
     return found
 
@@ -90,12 +95,11 @@ def _require_possible(trained: Trained, formats: Sequence[Format]) -> None:
 def _kept(trained: Trained, formats: Sequence[Format]) -> dict[str, Any]:
     """What metrics/export.json has of formats that are not made now, if it is of this adapter."""
     adapter = file_sha256(trained.folder / WEIGHTS)
-    fresh: dict[str, Any] = {"adapter": adapter, "foreign": trained.record is None, "formats": {}}
+    of = {"adapter": adapter, "trained": trained_sha256(), "foreign": trained.record is None}
+    fresh: dict[str, Any] = of | {"formats": {}}
     try:
         before = read_json(METRICS)
-        if {key: before[key] for key in ("adapter", "foreign")} == {
-            key: fresh[key] for key in ("adapter", "foreign")
-        }:
+        if {key: before[key] for key in of} == of:
             fresh["formats"] = {
                 kind: one
                 for kind, one in before["formats"].items()
@@ -166,11 +170,15 @@ def file_name(precision: str) -> str:
 def _measured(
     trained: Trained, kind: Format, known: Reference, rules: EvaluateParams
 ) -> dict[str, dict[str, Any]]:
-    """What each form of a format is off by."""
-    return {
+    """What each form of a format is off by; refuse files that changed while they were asked."""
+    asked = folder_sha256(partial_folder(kind))
+    found: dict[str, dict[str, Any]] = {
         form: measure(runtime, form, known, trained.params.tolerance(form), rules)
         for form, runtime in _runtimes(trained, kind, known.context)
     }
+    if folder_sha256(partial_folder(kind)) != asked:
+        raise MedtuneError(f"{partial_folder(kind)}: changed while it was asked; run `medtune export {kind}`")
+    return found
 
 
 def _runtimes(trained: Trained, kind: Format, context: int) -> Iterator[tuple[Form, Any]]:
@@ -184,9 +192,11 @@ def _runtimes(trained: Trained, kind: Format, context: int) -> Iterator[tuple[Fo
     yield ("adapter" if base else "merged"), Transformers(folder, choose_device(compute), base)
 
 
-def _settled(kind: Format, forms: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Give a format its place, if it passes, and say of which bytes that is told."""
+def _settled(trained: Trained, kind: Format, forms: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Give a format its card and, if it passes, its place, and say of which bytes that is told."""
     partial = partial_folder(kind)
+    prompt = trained.settings.prompt.model_dump()
+    write_text(partial / CARD, export_card(kind, trained.named_base, prompt, trained.card, forms))
     passed = not any(one["exceeded"] for one in forms.values())
     target = EXPORT / kind if passed else refused_folder(kind)
     digest = folder_sha256(partial)

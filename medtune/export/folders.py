@@ -12,8 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import read_json, write_json, write_text
-from medtune.export.card import export_card
-from medtune.export.places import CARD, RECORD
+from medtune.export.places import RECORD
 from medtune.export.trained import Trained
 from medtune.model.adapter import CONFIG, WEIGHTS
 from medtune.model.base import end_ids
@@ -90,11 +89,10 @@ def require_base_name(trained: Trained) -> str:
 def write_companions(
     trained: Trained, kind: str, tokenizer: PreTrainedTokenizerBase, end_id: int, folder: Path
 ) -> None:
-    """Write what each folder of a format has: card and record, tokenizer and template (a GGUF has them)."""
+    """Write what each folder of a format has: its record, tokenizer and template (a GGUF has them)."""
     folder.mkdir(parents=True, exist_ok=True)
     if kind != "gguf":
         _write_tokenizer(tokenizer, end_id, folder)
-    write_text(folder / CARD, export_card(trained, kind, trained.settings.prompt.system.strip()))
     if trained.record is not None:
         write_json(folder / RECORD, _without_paths(trained.record))
 

@@ -8,6 +8,7 @@ from medtune.core.hashing import files_sha256
 
 Format = Literal["merged", "gguf", "adapter"]
 FORMATS: tuple[Format, ...] = ("merged", "gguf", "adapter")
+ADAPTER = Path("models/adapter")
 EXPORT = Path("models/export")
 METRICS = Path("metrics/export.json")
 CARD = "README.md"
@@ -28,6 +29,14 @@ def refused_folder(kind: Format) -> Path:
 def folder_sha256(folder: Path) -> str:
     """Of all files in an export."""
     return files_sha256((path for path in folder.rglob("*") if path.is_file()), folder)
+
+
+def trained_sha256() -> str:
+    """Of what exports are made from: the adapter's folder with its card, and its record."""
+    # DVC keeps a .gitignore there.
+    files = [path for path in ADAPTER.iterdir() if path.is_file() and path.name != ".gitignore"]
+    record = ADAPTER.with_name(RECORD)
+    return files_sha256([*files, *([record] if record.is_file() else [])], Path())
 
 
 def require_passed(found: dict[str, Any], formats: list[Format]) -> None:

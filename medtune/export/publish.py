@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from medtune.core.errors import MedtuneError
+from medtune.core.front_matter import split_card
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json
-from medtune.export.places import CARD, EXPORT, METRICS, Format, folder_sha256
+from medtune.export.checked import Forms, describe_check, too_weak
+from medtune.export.places import ADAPTER, CARD, EXPORT, METRICS, Format, folder_sha256, trained_sha256
 
 NAMELESS = ("", "none", "unknown", "other")
 """What is no name of a licence."""
@@ -49,8 +50,11 @@ class Publication:
         return EXPORT / self.kind
 
 
-def planned(kind: Format, repository: str) -> Publication:
-    """What to push of a format; refuse what has not passed as it lies there, and what cannot be named."""
+def planned(kind: Format, repository: str, *, anyway: bool = False) -> Publication:
+    """What to push of a format; refuse what has not passed as it lies there, and what cannot be named.
+
+    With `anyway` the check may have been of few questions, or have let much pass: the card says so.
+    """
     try:
         validate_repo_id(repository)
     except HFValidationError:
@@ -61,8 +65,13 @@ def planned(kind: Format, repository: str) -> Publication:
     if not folder.is_dir():
         raise MedtuneError(f"{folder}: not there; run `medtune export {kind}` first")
     digest = folder_sha256(folder)
-    _require_passed(kind, digest)
+    forms = _require_passed(kind, digest)
     card = (folder / CARD).read_text(encoding="utf-8")
+    _require_told(folder / CARD, card, forms)
+    if not anyway and (reason := too_weak(forms)):
+        raise MedtuneError(
+            f"{folder}: {reason}; run `medtune export {kind}` with more, or push it with --anyway"
+        )
     _require_named(folder / CARD, card)
     files = [
         File(path.relative_to(folder).as_posix(), path.stat().st_size, file_sha256(path))
@@ -106,10 +115,17 @@ def describe_publication(publication: Publication) -> str:
     return "\n".join([head, *rows, "", "the card:", "", *card])
 
 
-def _require_passed(kind: Format, digest: str) -> None:
+def _require_passed(kind: Format, digest: str) -> Forms:
+    """What the export was off by, if it has passed as it lies there, and is of the adapter that is here."""
     try:
-        checked = read_json(METRICS)["formats"][kind]
-        passed, sha256 = checked["passed"], checked["sha256"]
+        content = read_json(METRICS)
+        checked = content["formats"][kind]
+        passed, sha256, trained, forms = (
+            checked["passed"],
+            checked["sha256"],
+            content["trained"],
+            checked["forms"],
+        )
     except (OSError, ValueError, KeyError, TypeError):
         raise MedtuneError(f"{METRICS}: has no check of {kind}; run `medtune export {kind}`") from None
     if sha256 != digest:
@@ -118,22 +134,40 @@ def _require_passed(kind: Format, digest: str) -> None:
         )
     if passed is not True:
         raise MedtuneError(f"{METRICS}: {kind} has not passed its check; nothing is published")
+    if not ADAPTER.is_dir():
+        raise MedtuneError(f"{ADAPTER}: not there, which {EXPORT / kind} was made from; run `dvc pull`")
+    if trained != trained_sha256():
+        raise MedtuneError(
+            f"{ADAPTER}: another adapter or card than {EXPORT / kind} was made from; run "
+            f"`medtune export {kind}`"
+        )
+    return forms
+
+
+def _require_told(path: Path, card: str, forms: Forms) -> None:
+    """Refuse a card that says of the check what metrics/export.json does not."""
+    try:
+        told = describe_check(forms) in card
+    except (KeyError, TypeError, ValueError, AttributeError):
+        told = False
+    if not told:
+        raise MedtuneError(f"{path}: does not tell of the check in {METRICS}; run `medtune export` again")
 
 
 def _require_named(path: Path, card: str) -> None:
     """Refuse a card that names no base model or no licence: nobody could tell what may be done with it."""
     try:
-        front = yaml.safe_load(card.split("---\n", 2)[1])
-        named = {key: str(front.get(key) or "") for key in ("base_model", "license")}
-    except (IndexError, AttributeError, yaml.YAMLError):
+        front, _ = split_card(card)
+    except ValueError:
         raise MedtuneError(f"{path}: has no front matter; run `medtune export` again") from None
-    if not named["base_model"]:
+    licence = str(front.get("license_name") or front.get("license") or "")
+    if not front.get("base_model"):
         raise MedtuneError(
             f"{path}: names no base model; set export.base_model in params.yaml (org/name) and export again"
         )
-    if named["license"].lower() in NAMELESS:
+    if licence.lower() in NAMELESS:
         raise MedtuneError(
-            f"{path}: its licence is '{named['license']}'; model.license in params.yaml is to name the base's"
+            f"{path}: its licence is '{licence}'; model.license in params.yaml is to name the base's"
         )
 
 

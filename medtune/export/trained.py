@@ -17,39 +17,41 @@ from medtune.answer.params import Settings
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json
+from medtune.export.card import AdapterCard
 from medtune.export.params import ExportParams
-from medtune.export.places import RECORD
+from medtune.export.places import ADAPTER, CARD, RECORD
 from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, check_adapter
 from medtune.model.base import base_folder, describe_base, load_tokenizer
 from medtune.model.chat import ChatEncoder
-from medtune.model.files import is_hub_id
+from medtune.model.naming import Base
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.lock_file import LOCK_FILE, dvc_md5, read_lock
 from medtune.run.params import ComputeParams
 
-ADAPTER = Path("models/adapter")
-KNOWN_ORIGINS = {
-    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "HuggingFaceTB/SmolLM2-135M-Instruct"
-}
-"""Of files that are no hub repository, by sha256: the one that they were quantised from."""
-
 
 @dataclass(frozen=True)
 class Trained:
-    """An adapter with what it was trained with; `record` is None for a foreign one."""
+    """An adapter with what it was trained with; `record` is None for a foreign one.
+
+    `card` is None for a foreign one too, and for one that was not evaluated.
+    """
 
     folder: Path
     settings: Settings
     record: Mapping[str, Any] | None
     params: ExportParams
+    card: AdapterCard | None = None
+
+    @property
+    def named_base(self) -> Base:
+        """The base model as cards name it."""
+        parts = {part.name: part.model_dump() for part in (self.settings.model, self.settings.compute)}
+        return Base.of(parts, self.params.base_model)
 
     @property
     def base_name(self) -> str | None:
         """The hub id of the base model, or of what it was quantised from; None if none is known."""
-        model = self.settings.model
-        if is_hub_id(model):
-            return model.source
-        return self.params.base_model or KNOWN_ORIGINS.get(model.sha256 or "")
+        return self.named_base.hub_name
 
     @property
     def base(self) -> Path:
@@ -97,7 +99,8 @@ def find_trained(folder: Path = ADAPTER, *, foreign: bool = False) -> Trained:
             f"{folder.with_name(RECORD)}: its base model's {', '.join(differing)} is not that of "
             f"{settings.model.source} here; run `dvc repro`"
         )
-    return Trained(folder, settings, record, ExportParams.load())
+    card = None if record is None else _own_card(folder)
+    return Trained(folder, settings, record, ExportParams.load(), card)
 
 
 def _own_record(folder: Path) -> dict[str, Any]:
@@ -107,8 +110,7 @@ def _own_record(folder: Path) -> dict[str, Any]:
         raise MedtuneError(
             f"{folder}: holds no {WEIGHTS}; run `dvc repro` to train it or `dvc pull` to fetch it"
         )
-    path = folder.with_name(RECORD)
-    locked = {item["path"]: item["md5"] for item in read_lock().get("finetune", {}).get("outs", [])}
+    path, locked = folder.with_name(RECORD), _locked("finetune")
     for file in [*(folder / name for name in ADAPTER_FILES), path]:
         if file.as_posix() not in locked:
             raise MedtuneError(f"{file}: no output of finetune in {LOCK_FILE}; {foreign}")
@@ -120,6 +122,32 @@ def _own_record(folder: Path) -> dict[str, Any]:
     if record.get("adapter") != file_sha256(folder / WEIGHTS):
         raise MedtuneError(f"{path}: the record of another adapter; run `dvc repro` ({foreign})")
     return record
+
+
+def _locked(stage: str) -> dict[str, str]:
+    """The md5 of each output of a stage that dvc.lock names, by its path."""
+    return {item["path"]: item["md5"] for item in read_lock().get(stage, {}).get("outs", [])}
+
+
+def _own_card(folder: Path) -> AdapterCard | None:
+    """The card beside the adapter, if it is what dvc.lock has of the stage evaluate, and of this adapter.
+
+    None where nothing was evaluated.
+    """
+    path, locked = folder / CARD, _locked("evaluate")
+    if path.as_posix() not in locked:
+        if path.is_file():
+            raise MedtuneError(f"{path}: no output of evaluate in {LOCK_FILE}; run `dvc repro`, or delete it")
+        return None
+    if not path.is_file() or dvc_md5(path) != locked[path.as_posix()]:
+        raise MedtuneError(f"{path}: not the one that {LOCK_FILE} names; run `dvc checkout` or `dvc repro`")
+    text = path.read_text(encoding="utf-8")
+    if file_sha256(folder / WEIGHTS) not in text:
+        raise MedtuneError(f"{path}: the card of another adapter; run `dvc repro`")
+    try:
+        return AdapterCard.read(text)
+    except ValueError as error:
+        raise MedtuneError(f"{path}: not a card that this medtune wrote ({error}); run `dvc repro`") from None
 
 
 def _recorded(settings: Settings, record: Mapping[str, Any], folder: Path) -> Settings:

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,14 +9,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
+from medtune.core.hashing import file_sha256
 from medtune.export import exporting, folders
-from medtune.export.card import export_card
+from medtune.export.checked import describe_check
 from medtune.export.drift import is_below
 from medtune.export.exporting import Options, export
 from medtune.export.places import FORMATS, METRICS, folder_sha256, partial_folder, require_passed
 from medtune.export.trained import find_trained
 from tests.conftest import edit_params
-from tests.export.trained import ROUNDED, create_trained, lock, written
+from tests.evaluate.test_card import PROMPT
+from tests.export.trained import CARD, ROUNDED, create_trained, evaluate, lock, written
 from tests.hub import model_hub
 
 
@@ -185,19 +188,71 @@ def test_without_an_adapter_nothing_begins(trained: Path) -> None:
         export(["merged"], Options())
 
 
-def test_the_hubs_own_check_accepts_every_card(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = find_trained()
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_the_hubs_own_check_accepts_every_card(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, evaluated: bool
+) -> None:
+    if evaluated:
+        evaluate(trained)
+    found = export(FORMATS, Options())
     with model_hub() as hub:
         hub.writers.add("")
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
         for kind in FORMATS:
-            card = ModelCard(export_card(made, kind, "Answer the question."))
+            card: Any = ModelCard.load(Path("models/export") / kind / "README.md")
             card.validate()
             assert card.data.to_dict()["base_model"] == "org/tiny"
-            assert "Not medical advice" in card.text
-            assert "> Answer the question." in card.text
+            for once in ("Not medical advice", "\n## How it was asked\n", "\nAnswer the question.\n"):
+                assert card.text.count(once) == 1
+            assert describe_check(found["formats"][kind]["forms"]) in card.text
+            assert ("Exact answers to the test questions" in card.text) is evaluated
+            assert ("Attribution of the data." in card.text) is evaluated
+            # The figures are those of the adapter's weights, which one format alone has as they are.
+            assert bool(card.data.eval_results) is (evaluated and kind == "adapter")
         with pytest.raises(ValueError, match="license"):
             ModelCard("---\nlicense: my-own\nbase_model: org/tiny\n---\n").validate()
+
+
+def test_a_card_that_is_not_the_evaluations_own_or_of_another_adapter_is_refused(trained: Path) -> None:
+    evaluate(trained)
+    text = CARD.read_text()
+    CARD.write_text(text.replace("Exact answers", "99% exact answers"))
+    with pytest.raises(MedtuneError, match=r"adapter/README\.md: not the one that dvc\.lock names"):
+        find_trained()
+    # As after a training without an evaluation.
+    CARD.write_text(text.replace(file_sha256(CARD.with_name("adapter_model.safetensors")), "0" * 64))
+    lock(trained)
+    with pytest.raises(MedtuneError, match="the card of another adapter; run `dvc repro`"):
+        find_trained()
+    CARD.unlink()
+    with pytest.raises(MedtuneError, match=r"adapter/README\.md: not the one that dvc\.lock names"):
+        find_trained()
+    lock(trained)
+    CARD.write_text(text)
+    with pytest.raises(MedtuneError, match="no output of evaluate"):
+        find_trained()
+
+
+def test_headings_in_what_a_user_writes_are_no_sections_of_the_card(trained: Path) -> None:
+    fence = "## Results\nAll right.\n```\n## Training data\nNone."
+    evaluate(trained, prompt={**PROMPT, "system": fence})
+    card = find_trained().card
+    assert card is not None
+    assert card.sections["Results"].startswith("Exact answers to the test questions")
+    assert card.sections["Training data"] == "Attribution of the data."
+
+
+def test_files_that_change_while_they_are_asked_do_not_pass(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*arguments: object) -> object:
+        Path("models/export/.merged.partial/config.json").write_text("{}")
+        return {}
+
+    monkeypatch.setattr(exporting, "measure", measure)
+    with pytest.raises(MedtuneError, match=r"\.merged\.partial: changed while it was asked"):
+        export(["merged"], Options())
+    assert not Path("models/export/merged").exists()
 
 
 def test_an_adapter_of_a_base_in_four_bits_is_compared_with_what_was_evaluated_on_four_bits(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,20 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from medtune.export.places import folder_sha256
+from medtune.export.checked import describe_check
+from medtune.export.places import folder_sha256, trained_sha256
 from tests.conftest import ROOT
 from tests.hub import Hub, Repository, model_hub
 
 TOKEN = "hf_ofTheWriter"
 READER = "hf_ofTheReader"
-CARD = """---
+FORM = {
+    "runtime": "transformers",
+    "questions": 100,
+    "prompts": {"identical": 1.0},
+    "answers": {"identical": 0.99},
+    "log_likelihood": {"mean": 0.0, "largest": 0.0001},
+    "accuracy": {"before": 0.46, "after": 0.46},
+    "tolerated": {"prompts": 1.0, "answers": 0.98, "log_likelihood": 0.05, "accuracy": 0.0},
+}
+FRONT = """---
 library_name: transformers
 license: apache-2.0
 base_model: org/base
 ---
 
 # A model
+
 """
+CARD = FRONT + describe_check({"merged": FORM})
 
 
 @pytest.fixture
@@ -37,6 +50,10 @@ def folder(tmp_path: Path) -> Path:
     """A folder with an export that has passed."""
     export = tmp_path / "here/models/export/merged"
     export.mkdir(parents=True)
+    adapter = tmp_path / "here/models/adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    (adapter / "README.md").write_text("Its own card.")
     (export / "README.md").write_text(CARD)
     (export / "config.json").write_text("{}\n")
     (export / "model.safetensors").write_bytes(bytes(range(256)))
@@ -46,9 +63,13 @@ def folder(tmp_path: Path) -> Path:
 
 def note(folder: Path, **changes: object) -> None:
     """Say of the export that it has passed its check as it lies there."""
-    checked = {"sha256": folder_sha256(folder / "models/export/merged"), "passed": True, "forms": {}}
+    digest = folder_sha256(folder / "models/export/merged")
+    checked = {"sha256": digest, "passed": True, "forms": {"merged": FORM}}
     (folder / "metrics").mkdir(exist_ok=True)
-    content = {"adapter": "0" * 64, "foreign": False, "formats": {"merged": {**checked, **changes}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        trained = trained_sha256()
+    content = {"trained": trained, "foreign": False, "formats": {"merged": {**checked, **changes}}}
     (folder / "metrics/export.json").write_text(json.dumps(content))
 
 
@@ -113,6 +134,13 @@ def test_a_public_repository_is_pushed_to_only_when_that_is_said(
         ("no export", "models/export/merged: not there"),
         ("no base", "names no base model"),
         ("no licence", "its licence is 'unknown'"),
+        (
+            "another adapter",
+            "models/adapter: another adapter or card than models/export/merged was",
+        ),
+        ("another card of the adapter", "models/adapter: another adapter or card"),
+        ("no adapter", "models/adapter: not there"),
+        ("invented figures", "README.md: does not tell of the check in metrics/export.json"),
     ],
 )
 def test_what_has_not_passed_as_it_lies_there_is_refused(
@@ -127,6 +155,14 @@ def test_what_has_not_passed_as_it_lies_there_is_refused(
         note(folder, passed=False)
     elif change == "never asked":
         (folder / "metrics/export.json").unlink()
+    elif change == "another adapter":
+        (folder / "models/adapter/adapter_model.safetensors").write_bytes(b"others")
+    elif change == "another card of the adapter":
+        (folder / "models/adapter/README.md").write_text("Worse than before.")
+    elif change == "no adapter":
+        shutil.rmtree(folder / "models/adapter")
+    elif change == "invented figures":
+        note(folder, forms={"merged": FORM | {"questions": 590}})
     elif change == "no export":
         export.rename(folder / "models/export/refused-merged")
     else:
@@ -136,6 +172,28 @@ def test_what_has_not_passed_as_it_lies_there_is_refused(
     status, said = publish(folder, hub, "--yes")
     assert (status, reason in said, said.count("\n")) == (1, True, 1)
     assert not hub.repositories
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"questions": 1}, "merged was asked fewer than 50 questions (1)"),
+        ({"prompts": {"identical": 0.9}}, "merged had the same prompts in 90.0% alone"),
+        ({"answers": {"identical": 0.2}}, "merged gave the same answers in 20.0% alone"),
+    ],
+)
+def test_what_a_weak_check_let_pass_is_pushed_only_when_that_is_said_and_its_card_tells(
+    folder: Path, hub: Hub, change: dict[str, object], reason: str
+) -> None:
+    forms = {"merged": FORM | change}
+    (folder / "models/export/merged/README.md").write_text(FRONT + describe_check(forms))
+    note(folder, forms=forms)
+    status, said = publish(folder, hub, "--yes")
+    assert (status, reason in said, said.count("\n")) == (1, True, 1)
+    assert not hub.repositories
+    assert publish(folder, hub, "--yes", "--anyway")[0] == 0
+    pushed = hub.repositories["models/org/mine"].folder / "README.md"
+    assert describe_check(forms) in pushed.read_text()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +222,7 @@ def test_a_card_that_the_hub_refuses_is_one_line(folder: Path, hub: Hub) -> None
         (("--publish", "org/mine"), "--publish takes one format"),
         (("merged", "--publish", "mine"), "accepted: ORG/NAME"),
         (("merged", "--publish", "org/../x"), "accepted: ORG/NAME"),
-        (("merged", "--yes"), "--yes and --public go with --publish"),
+        (("merged", "--yes"), "--yes, --public and --anyway go with --publish"),
         (("mergd",), "did you mean 'merged'?"),
         (("merged", "--questions", "0"), "--questions is 0"),
     ],

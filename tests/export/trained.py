@@ -20,7 +20,10 @@ from medtune.model.origin import Origin
 from medtune.model.params import LoraParams
 from medtune.run.lock_file import dvc_md5
 from tests.conftest import EARLIER, ROOT, edit_params, example
+from tests.evaluate.test_card import card as model_card_of
 from tests.tiny import save_base
+
+CARD = Path("models/adapter/README.md")
 
 LORA = LoraParams(
     r=4, alpha=8, dropout=0.0, target_modules="all-linear", layers=None, rslora=False, dora=False
@@ -111,11 +114,32 @@ def _train(folder: Path) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Write the dvc.lock that names the adapter as it lies there."""
-    paths = [*(Path("models/adapter") / name for name in ADAPTER_FILES), Path("models/record.json")]
-    outs = [{"path": path.as_posix(), "hash": "md5", "md5": dvc_md5(folder / path)} for path in paths]
-    content = {"schema": "2.0", "stages": {"finetune": {"cmd": "python -m stages.finetune", "outs": outs}}}
-    (folder / "dvc.lock").write_text(yaml.safe_dump(content))
+    """Write the dvc.lock that names the adapter as it lies there, and its card if it has one."""
+    adapter = [*(Path("models/adapter") / name for name in ADAPTER_FILES), Path("models/record.json")]
+    made = {"finetune": adapter, "evaluate": [path for path in (CARD,) if (folder / path).is_file()]}
+    stages = {
+        stage: {
+            "cmd": f"python -m stages.{stage}",
+            "outs": [
+                {"path": path.as_posix(), "hash": "md5", "md5": dvc_md5(folder / path)} for path in paths
+            ],
+        }
+        for stage, paths in made.items()
+        if paths
+    }
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def _out(folder: Path, path: Path) -> dict[str, str]:
+    return {"path": path.as_posix(), "hash": "md5", "md5": dvc_md5(folder / path)}
+
+
+def evaluate(folder: Path, **changes: object) -> None:
+    """Leave the card that the stage evaluate writes, with figures of other predictions."""
+    weights = file_sha256(folder / "models/adapter/adapter_model.safetensors")
+    text = model_card_of(source={"source": "./base", "revision": None, "sha256": "f" * 64}, **changes)  # type: ignore[arg-type]
+    (folder / CARD).write_text(text.replace("a" * 64, weights))
+    lock(folder)
 
 
 def written(path: Path) -> dict[str, object]:
