@@ -86,9 +86,7 @@ def _evaluation(own: AdapterCard | None) -> list[str]:
         "Those of the adapter before it was exported; how far this is from them stands above.",
         own.sections[RESULTS],
         "## What went in",
-        own.sections[WENT_IN].replace(
-            "`models/record.json`", "`record.json` here, and `models/record.json`", 1
-        ),
+        own.sections[WENT_IN].replace("`models/record.json`", "`models/record.json` (`record.json` here)", 1),
         "## Training data",
         own.sections[DATA],
     ]
