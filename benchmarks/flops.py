@@ -8,8 +8,8 @@ multiplication and its addition are two operations.
 
 The backward pass of a frozen layer has one product, for the gradient of its input; that of an adapter's two
 matrices and of the attention has two each. Before the first layer nothing is trained: its projections of
-queries, keys and values need no gradient of their input. Where only some linear layers have an adapter, gradients
-that lead to none of them are counted as if they were needed.
+queries, keys and values need no gradient of their input. Where only some linear layers have an adapter,
+gradients that lead to none of them are counted as if they were needed.
 """
 
 from dataclasses import dataclass

@@ -66,8 +66,8 @@ def enter(*, needed: bool) -> None:
         if needed:
             *_, last = _upwards(here)
             raise MedtuneError(
-                f"{here}: in no medtune repository (no folder from it up to {last} has {MARK}); run this in a "
-                "clone of one"
+                f"{here}: in no medtune repository (no folder from it up to {last} has {MARK}); run this in "
+                "a clone of one"
             )
         return
     os.chdir(root)
