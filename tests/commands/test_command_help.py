@@ -37,7 +37,7 @@ def test_bash_completes_commands_options_choices_and_files(script: Path, tmp_pat
     (tmp_path / "mine.jsonl").touch()
     assert completed(script, "medtune", "ve", cwd=tmp_path) == {"verify"}
     assert completed(script, "medtune", "p", cwd=tmp_path) >= {"plan", "pin", "pull"}
-    assert completed(script, "medtune", "verify", "--re", cwd=tmp_path) == {"--rerun"}
+    assert completed(script, "medtune", "verify", "--rer", cwd=tmp_path) == {"--rerun"}
     assert completed(script, "medtune", "serve", "--precision", "q", cwd=tmp_path) == {"q8_0"}
     assert completed(script, "medtune", "score", "mi", cwd=tmp_path) == {"mine.jsonl"}
     assert completed(script, "medtune", "chat", "--context", "mi", cwd=tmp_path) == {"mine.jsonl"}
