@@ -27,6 +27,7 @@ from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example, drawn_indices, read_jsonl
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import ENVIRONMENT_FILE, TIMING_FILE, read_json, write_json
+from medtune.core.pipeline_file import PIPELINE_FILE
 from medtune.core.section import PARAMS_FILE
 from medtune.model.adapter import ADAPTER_FILES, CONFIG, WEIGHTS, attach_lora, publish_adapter, save_adapter
 from medtune.model.base import base_folder, context_of, describe_base, load_tokenizer
@@ -57,7 +58,8 @@ def run_again(stage: str) -> None:
     locked = read_lock()[stage]
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in [*(item["path"] for item in locked["deps"]), *locked["params"]]:
+        # dvc.yaml has the sections of params.yaml that stages of one's own brought along.
+        for name in [*(item["path"] for item in locked["deps"]), *locked["params"], PIPELINE_FILE]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(Path(name).absolute())
         variables = {"PYTHONPATH": str(Path.cwd()), "PYTHONDONTWRITEBYTECODE": "1"}
