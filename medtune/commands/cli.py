@@ -156,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--rebuilt-by", type=int, metavar="N", help="fail unless N trusted keys say they rebuilt this commit"
     )
-    verify.add_argument("--keys", type=Path, metavar="FOLDER", help="of those (default: attestations/keys)")
+    verify.add_argument(
+        "--keys", type=path_from_here, metavar="FOLDER", help="of those (default: attestations/keys)"
+    )
     verify.add_argument("--json", action="store_true", help="the same for programs")
     verify.set_defaults(call=_verify)
     _add_attest(commands)
@@ -183,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_attest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     attest = commands.add_parser("attest", help="sign a statement that this commit gives these outputs")
     attest.add_argument(
-        "--key", type=Path, metavar="FILE", help="yours (default: $MEDTUNE_KEY, else ~/.config)"
+        "--key", type=path_from_here, metavar="FILE", help="yours (default: $MEDTUNE_KEY, else ~/.config)"
     )
     what = attest.add_mutually_exclusive_group()
     what.add_argument(

@@ -31,7 +31,7 @@ SHELLS = ("bash", "zsh", "fish")
 BESIDE = (("train", "dvc repro", "run the pipeline: whatever an edit affects, and nothing else"),)
 """What is no command of medtune's and what a newcomer looks for here: by group."""
 END = "medtune COMMAND --help: what it takes. Each works anywhere in a repository."
-FILES = ("--adapter", "--context", "files", "file", "before", "after")
+FILES = ("--adapter", "--context", "--key", "--keys", "files", "file", "before", "after")
 """Arguments that TAB completes with files."""
 
 

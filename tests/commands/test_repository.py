@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtune.commands.cli import _parser
+from medtune.commands.command_help import _commands
 from medtune.commands.repository import enter, find_root, from_here, side_from_here
 from medtune.core.errors import MedtuneError
 from tests.conftest import ROOT
@@ -134,6 +135,13 @@ def test_an_adapter_that_is_typed_is_not_the_default_one(monkeypatch: pytest.Mon
         assert _parser().parse_args(command).adapter == Path("models/adapter")
         typed = _parser().parse_args([*command, "--adapter", "models/adapter"])
         assert typed.adapter == Path("docs/models/adapter")
+
+
+def test_no_option_takes_a_path_for_one_of_the_top_folder() -> None:
+    (commands,) = _commands(_parser())
+    for name, parser in commands.choices.items():
+        for action in parser._actions:
+            assert action.type is not Path, f"medtune {name} {action.dest}: path_from_here"
 
 
 def test_git_and_this_agree_on_the_top_folder() -> None:
