@@ -29,11 +29,16 @@ def pull(name: str | None = None) -> str:
         raise MedtuneError(f"this commit has no run to fetch (dvc.lock names no output); {MAKE}")
     if held.lacks and not held.has:
         raise MedtuneError(f"{_remote(held)} {_state(held)}; {_what_to_do(held)}")
-    _dvc_pull(name, held.has if held.lacks else ())
+    _dvc_pull(name, held.has if held.lacks or held.unknown else ())
     if held.lacks:
         raise MedtuneError(
             f"{_remote(held)} lacks {len(held.lacks)} of {len(held.has) + len(held.lacks)} outputs of this "
             f"commit, {held.lacks[0]} among them; the others are here now; {_what_to_do(held)}"
+        )
+    if held.unknown:
+        raise MedtuneError(
+            f"{len(held.has)} outputs are here, but dvc.lock of this commit knows no {held.unknown[0]}: its "
+            f"stage was changed and has not run since; {MAKE}"
         )
     return f"all {len(held.has)} outputs of this commit are here; {NEXT}"
 

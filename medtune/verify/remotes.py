@@ -39,6 +39,7 @@ class Holding:
     """What of this commit's outputs, by path, could be had here: from this machine's cache or from a remote.
 
     `made` are those of the lacking ones that a stage makes; others (.dvc files) are the user's own data.
+    `unknown` are outputs of which dvc.lock has no hash, as their stage has not run since it was changed.
     """
 
     remote: str
@@ -47,6 +48,7 @@ class Holding:
     has: list[str]
     lacks: list[str]
     made: list[str]
+    unknown: list[str]
 
 
 def compare_with_remote(name: str | None = None) -> Holding | None:
@@ -125,6 +127,7 @@ def _remote(name: str | None) -> Iterator[tuple[Any, HashFileDB]]:
 
 def _held(repo: Any, remote: Any) -> Holding:
     outs = [out for out in repo.index.outs if out.use_cache and out.hash_info]
+    unknown = [out for out in repo.index.outs if out.use_cache and not out.hash_info]
     has, lacks = list[Any](), list[Any]()
     for out in outs:
         (has if _can_be_had(out.hash_info, (repo.cache.local, remote.odb)) else lacks).append(out)
@@ -135,6 +138,7 @@ def _held(repo: Any, remote: Any) -> Holding:
         [str(out) for out in has],
         [str(out) for out in lacks],
         [str(out) for out in lacks if out.stage.cmd],
+        [str(out) for out in unknown],
     )
 
 

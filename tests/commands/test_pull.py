@@ -106,3 +106,13 @@ def test_a_commit_without_a_run_is_told(clone: Path) -> None:
     assert refusal(clone) == (
         "error: this commit has no run to fetch (dvc.lock names no output); make it here with `dvc repro`"
     )
+
+
+def test_a_stage_that_was_changed_and_has_not_run_is_told(made: Path, clone: Path) -> None:
+    run("dvc", "push", cwd=made)
+    (clone / "dvc.yaml").write_text(PIPELINE.replace("[three]", "[three, four]"))
+    error = refusal(clone)
+    assert error.startswith(
+        "error: 2 outputs are here, but dvc.lock of this commit knows no four: its stage was"
+    )
+    assert (clone / "three").is_file()
