@@ -28,6 +28,7 @@ from medtune.run.stage import Run, Stage
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.encoding import kept_examples
 from medtune.train.params import FinetuneParams
+from medtune.train.reporting import chosen_trackers, reported
 from medtune.train.trainer import AnswerTrainer, train, training_details, training_metrics
 
 TRAIN = Path("data/prepared/train.jsonl")
@@ -62,6 +63,7 @@ STAGE = Stage(
 def main(run: Run) -> None:
     model_params, prompt = run.params(ModelParams), run.params(PromptParams)
     compute, params = run.params(ComputeParams), run.params(FinetuneParams)
+    trackers = chosen_trackers()
     device = set_up(compute, params.seed)
     dtype = frozen_dtype(params.precision, device)
 
@@ -84,7 +86,8 @@ def main(run: Run) -> None:
         trainer = AnswerTrainer(
             model, tokenizer, training.rows, validation.rows, params, checkpoints, device, CURVES
         )
-        result = train(trainer)
+        with reported(trainer, trackers, record):
+            result = train(trainer)
         if not processes.is_main():
             return
 
