@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +99,9 @@ def unused_port() -> int:
 
 
 @contextmanager
-def _server(command: list[str], port: int, log: Path, env: dict[str, str] | None = None) -> Iterator[None]:
+def _server(
+    command: list[str], port: int, log: Path, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends; it counts as started when its port answers."""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -112,7 +116,7 @@ def _server(command: list[str], port: int, log: Path, env: dict[str, str] | None
                 break
             except OSError:
                 time.sleep(0.05)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
@@ -182,3 +186,43 @@ def s3_server(folder: Path) -> Iterator[Callable[[str], Storage]]:
             return Bucket(f"s3://{name}/medtune", credentials, settings, client=client, name=name)
 
         yield create
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """A real MLflow server with a database of its own."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+    def ask(self, path: str, **content: Any) -> dict[str, Any]:
+        """Call its REST API."""
+        data = json.dumps(content).encode()
+        request = urllib.request.Request(f"{self.url}/api/2.0/mlflow/{path}", data)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """All runs in experiments of medtune, by their names."""
+        experiments = self.ask("experiments/search", max_results=9, filter="name = 'medtune'")
+        ids = [one["experiment_id"] for one in experiments.get("experiments", [])]
+        found = self.ask("runs/search", experiment_ids=ids).get("runs", []) if ids else []
+        return {one["info"]["run_name"]: one for one in found}
+
+    def history(self, run: dict[str, Any], metric: str) -> list[tuple[int, float]]:
+        """The points of a curve: steps and values."""
+        query = urllib.parse.urlencode({"run_id": run["info"]["run_id"], "metric_key": metric})
+        with urllib.request.urlopen(f"{self.url}/api/2.0/mlflow/metrics/get-history?{query}") as answer:
+            return [(point["step"], point["value"]) for point in json.load(answer).get("metrics", [])]
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[Mlflow]:
+    """MLflow's tracking server."""
+    port = unused_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--workers", "1"]
+    command += ["--default-artifact-root", str(folder / "artifacts")]
+    with _server(command, port, folder / "log") as process:
+        yield Mlflow(f"http://127.0.0.1:{port}", process)

@@ -4,6 +4,7 @@ The stage `code` runs the same checks first, while every output is still there. 
 some more where questions have to be made or counted in tokens: only before a run that needs that.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import cached_property
@@ -264,6 +265,14 @@ def _places(_: Project) -> None:
     require_writable(progress_folder(), "MEDTUNE_PROGRESS")
 
 
+def _trackers(_: Project) -> None:
+    """Where the environment wants the curves of the training to go, too."""
+    if os.environ.get("MEDTUNE_REPORT_TO"):
+        from medtune.train.reporting import chosen_trackers
+
+        chosen_trackers()
+
+
 CHECKS: tuple[Callable[[Project], None], ...] = (
     _finetune_launch,
     _answer_launch,
@@ -277,5 +286,6 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
     _device,
     _memory,
     _places,
+    _trackers,
     _lengths,
 )

@@ -19,15 +19,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
+from typing import TYPE_CHECKING, Any
 
 from medtune.core.cache import cache_folder
 from medtune.core.errors import run
 from medtune.run.launch import forget_other_launches
 from medtune.run.libraries import keep_out
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainingArguments
 
 DEFAULTS = {
     "MLFLOW_EXPERIMENT_NAME": "medtune",
@@ -39,22 +39,10 @@ DEFAULTS = {
 }
 NOT_SENT = ("HF_MLFLOW_LOG_ARTIFACTS", "WANDB_LOG_MODEL", "WANDB_WATCH")
 """Variables that would have the callbacks send weights, which this process does not have."""
+LONGEST = 300
+"""Characters of a tracker's error that are told."""
 
 Say = Callable[[str], None]
-
-
-class Shown(TrainingArguments):
-    """Arguments that a tracker shows as a run's parameters: ours, in place of the Trainer's."""
-
-    parameters: Mapping[str, Any] = {}
-
-    def to_dict(self) -> dict[str, Any]:
-        """What MLflow, Trackio and W&B show."""
-        return dict(self.parameters)
-
-    def to_json_string(self) -> str:
-        """What TensorBoard shows."""
-        return json.dumps(self.parameters, indent=2)
 
 
 def report(lines: Iterable[str], say: Say) -> None:
@@ -62,15 +50,7 @@ def report(lines: Iterable[str], say: Say) -> None:
     messages = map(json.loads, lines)
     about = next(messages)
     folder = _set_up(about["run"])
-    arguments = Shown(
-        output_dir=str(folder),
-        run_name=about["run"],
-        project=os.environ["TRACKIO_PROJECT"],
-        report_to="none",
-        use_cpu=True,
-    )
-    arguments.parameters = about["parameters"]
-    trackers = Trackers(about["trackers"], arguments, say)
+    trackers = Trackers(about["trackers"], _arguments(about, folder), say)
     trackers.call("on_train_begin")
     # At once and not in a thread of MLflow's own, which would not say that it failed.
     for callback in trackers.working.values():
@@ -92,7 +72,9 @@ def report(lines: Iterable[str], say: Say) -> None:
 class Trackers:
     """Callbacks by name; one that fails is told of and left out from then on."""
 
-    def __init__(self, names: list[str], arguments: Shown, say: Say) -> None:
+    def __init__(self, names: list[str], arguments: "TrainingArguments", say: Say) -> None:
+        from transformers import TrainerState
+
         self._arguments, self._say = arguments, say
         self.state = TrainerState()
         self.working: dict[str, TrainerCallback] = {}
@@ -101,6 +83,7 @@ class Trackers:
 
     def call(self, event: str, **arguments: Any) -> None:
         """Tell all of an event of the Trainer."""
+        from transformers import TrainerControl
 
         def tell(name: str) -> None:
             control = TrainerControl()
@@ -115,6 +98,8 @@ class Trackers:
             self._try(name, _call_off)
 
     def _make(self, name: str) -> None:
+        from transformers.integrations import get_reporting_integration_callbacks
+
         (kind,) = get_reporting_integration_callbacks([name])
         self.working[name] = kind()
 
@@ -126,8 +111,28 @@ class Trackers:
             self.working.pop(name, None)
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             # An address may have a password in it.
-            reason = re.sub(r"//[^/@\s]+@", "//", reason)
+            reason = re.sub(r"//[^/@\s]+@", "//", reason)[:LONGEST]
             self._say(f"{name} failed, no more goes there; training goes on: {reason}")
+
+
+def _arguments(about: Mapping[str, Any], folder: Path) -> "TrainingArguments":
+    """What trackers show as arguments of the Trainer: the parameters of the run."""
+    from transformers import TrainingArguments
+
+    class Shown(TrainingArguments):
+        def to_dict(self) -> dict[str, Any]:
+            return dict(about["parameters"])
+
+        def to_json_string(self) -> str:
+            return json.dumps(about["parameters"], indent=2)
+
+    return Shown(
+        output_dir=str(folder),
+        run_name=about["run"],
+        project=os.environ["TRACKIO_PROJECT"],
+        report_to="none",
+        use_cpu=True,
+    )
 
 
 def _call_off(name: str) -> None:
@@ -157,10 +162,11 @@ def _set_up(run_name: str) -> Path:
 
 def main() -> None:
     """Report what comes on standard input."""
+    # Before transformers is imported, which is why no module above is.
     keep_out()
     forget_other_launches()
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1) as out:
-        log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log, stream.fileno())
         report(sys.stdin, lambda line: print(line, file=out))
