@@ -95,12 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     pin.add_argument("--revision", metavar="REF", help="a branch, tag or commit (default: the main branch)")
     pin.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
     pin.set_defaults(call=_pin)
-    plan = commands.add_parser("plan", help="how much memory the stages need, and whether it is there")
+    plan = commands.add_parser("plan", help="memory and time of the stages, and what the test can show")
     plan.add_argument("profile", nargs="?", help="of profiles/NAME.yaml (default: params.yaml as it is)")
     plan.add_argument(
         "--device", choices=["cpu", "cuda"], help="plan for one elsewhere (default: the one here)"
     )
     plan.add_argument("--worst", action="store_true", help="for the longest examples allowed: try none")
+    plan.add_argument("--price-per-hour", type=float, metavar="P", help="of the machine: tell the cost")
     plan.add_argument("--json", action="store_true", help="the same figures for programs")
     plan.set_defaults(call=_plan)
     check = commands.add_parser("check", help="what would make a stage fail at once, told before it runs")
@@ -303,7 +304,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     with waiting("planning; what is here is tried, which takes about half a minute"):
         plan = make_plan(arguments.profile, kind=arguments.device, worst=arguments.worst)
-    print(plan.as_json() if arguments.json else plan.describe())
+    print(plan.as_json() if arguments.json else plan.describe(arguments.price_per_hour))
 
 
 def _check(_: argparse.Namespace) -> None:

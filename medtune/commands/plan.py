@@ -1,18 +1,27 @@
-"""`medtune plan`: how much memory each stage needs at its peak, and whether the device has it.
+"""`medtune plan`: how much memory each stage needs, how long it takes, and what the test then can show.
 
 The sizes of the model give weights, adapter and cache to the byte, and an upper estimate of the rest for the
 longest examples that are allowed (medtune/model/memory.py; docs/memory.md explains each row). Where the
 device, the base model and data/prepared are here, the largest pass that these make is tried (dry_run.py).
+Time is that of the last run where it fits (forecast.py); what can be shown is arithmetic (power.py).
 """
 
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medtune.answer.params import AnswerParams
+from medtune.commands.forecast import (
+    Forecast,
+    describe_forecasts,
+    forecasts,
+    questions_by_kind,
+    whole_time,
+)
+from medtune.commands.power import describe_power, power_as_json
 from medtune.commands.profiles import PROFILES, merged_params
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import TIMING_FILE, read_json
@@ -114,9 +123,10 @@ class Plan:
     settings: Settings
     needs: list[Need]
     device: Device | None
+    times: list[Forecast] = field(default_factory=list)
 
-    def describe(self) -> str:
-        """A table, and a verdict for each stage."""
+    def describe(self, price: float | None = None) -> str:
+        """A table, and a verdict for each stage; `price` is that of an hour."""
         rows = {part: [need.parts.get(part) for need in self.needs] for part in PARTS}
         rows["at most"] = [need.at_most for need in self.needs]
         rows["tried"] = [need.tried for need in self.needs]
@@ -135,6 +145,9 @@ class Plan:
             total, free = self.device.total / GIB, self.device.free / GIB
             lines += ["", f"{self.device.name}: {total:.2f} GiB, {free:.2f} free"]
             lines += [need.verdict(self.device) for need in self.needs]
+        if self.times:
+            lines += ["", describe_forecasts(self.times, price)]
+            lines += ["", describe_power(questions_by_kind(self.settings.content))]
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -150,7 +163,13 @@ class Plan:
             for need in self.needs
         }
         device = asdict(self.device) if self.device else None
-        content = {"source": self.settings.model.source, "stages": stages, "device": device}
+        content: dict[str, Any] = {"source": self.settings.model.source, "stages": stages, "device": device}
+        if self.times:
+            content["time"] = {
+                time.stage: {"seconds": time.seconds, "because": time.because} for time in self.times
+            }
+            content["seconds"] = whole_time(self.times)
+            content["shown"] = power_as_json(questions_by_kind(self.settings.content))
         return json.dumps(content, indent=2)
 
 
@@ -178,7 +197,7 @@ def make_plan(profile: str | None = None, *, kind: str | None = None, worst: boo
             peak = dry_run(settings, stage)
             need = replace(need, tried=peak, ran_out=peak is None)
         needs.append(need)
-    return Plan(settings, needs, device)
+    return Plan(settings, needs, device, forecasts(settings.content))
 
 
 def parts_at_most(settings: Settings, stage: str, kind: str) -> dict[str, float]:

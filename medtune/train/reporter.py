@@ -98,7 +98,7 @@ class Trackers:
             self._try(name, _call_off)
 
     def _make(self, name: str) -> None:
-        from transformers.integrations import get_reporting_integration_callbacks
+        from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
         (kind,) = get_reporting_integration_callbacks([name])
         self.working[name] = kind()

@@ -1,0 +1,137 @@
+"""How long a stage will take: said where the last run says it, and else why it is not known."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtune.commands import forecast
+from medtune.commands.forecast import Forecast, describe_forecasts, forecasts, questions_by_kind, whole_time
+from medtune.core.yaml_file import read_yaml
+from tests.conftest import ROOT
+
+FILES = (
+    "dvc.lock",
+    "metrics/timing.json",
+    "metrics/environment.json",
+    "metrics/data.json",
+    "metrics/details.json",
+    "metrics/training_details.json",
+    "configs/accelerate/single.yaml",
+    "configs/accelerate/ddp.yaml",
+)
+
+
+@pytest.fixture
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The committed run, in a folder of its own and as if it had been on this machine; its parameters."""
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    there = json.loads((ROOT / "metrics/environment.json").read_text())["finetune"]
+    here = {name: there[name] for name in ("machine", "processor_features", "device", "threads")}
+    monkeypatch.setattr(forecast, "_here", lambda _: here)
+    params: dict[str, Any] = {}
+    for stage in read_yaml(Path("dvc.lock"))["stages"].values():
+        params |= stage["params"]["params.yaml"]
+    return copy.deepcopy(params)
+
+
+def of(stage: str, content: dict[str, Any]) -> Forecast:
+    return next(one for one in forecasts(content) if one.stage == stage)
+
+
+def test_the_same_again_takes_as_long_as_it_took(content: dict[str, Any]) -> None:
+    timing = json.loads(Path("metrics/timing.json").read_text())
+    found = forecasts(content)
+    assert {one.stage: one.seconds for one in found} == {
+        one.stage: pytest.approx(timing[one.stage]["seconds"]) for one in found
+    }
+    assert whole_time(found) == pytest.approx(sum(entry["seconds"] for entry in timing.values()))
+
+
+def test_twice_the_epochs_take_twice_the_time_and_say_so(content: dict[str, Any]) -> None:
+    before = of("finetune", content).seconds
+    content["finetune"]["epochs"] = 2 * content["finetune"]["epochs"]
+    after = of("finetune", content)
+    assert before is not None
+    assert after.seconds == pytest.approx(2 * before)
+    assert "scaled from" in after.because
+
+
+def test_fewer_questions_take_less_time(content: dict[str, Any]) -> None:
+    content["answer"]["examples_per_kind"] = 20
+    asked = questions_by_kind(content)
+    assert asked is not None
+    assert sum(asked.values()) == 20 * len(asked)
+    found = of("answer-base", content)
+    timed = json.loads(Path("metrics/timing.json").read_text())["answer-base"]["seconds"]
+    assert found.seconds is not None
+    assert found.seconds < timed
+    assert found.because.startswith(f"{20 * len(asked)} questions, scaled from")
+
+
+def test_what_costs_nothing_changes_nothing(content: dict[str, Any]) -> None:
+    before = of("finetune", content)
+    content["finetune"] |= {"seed": 1, "learning_rate": 1e-5}
+    content["finetune"]["lora"]["alpha"] = 1
+    assert of("finetune", content) == before
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("finetune", "tokens_per_pass", 77, "finetune.tokens_per_pass is 77, in the last run it was"),
+        ("model", "source", "./other", "model.source is not that of the last run"),
+        ("prompt", "system", "Answer.", "prompt.system is not that of the last run"),
+        ("data", "validation", 0.33, "data was changed: how much there is to do"),
+    ],
+)
+def test_what_costs_otherwise_is_not_known(
+    content: dict[str, Any], section: str, key: str, value: object, expected: str
+) -> None:
+    content[section][key] = value
+    found = of("finetune", content)
+    assert found.seconds is None
+    assert found.because.startswith(expected)
+    assert whole_time(forecasts(content)) is None
+    assert "cost at 2 an hour: not known" in describe_forecasts(forecasts(content), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("device", "NVIDIA T4"), ("threads", 64), ("processor_features", ["avx2"]), ("machine", "aarch64")],
+)
+def test_another_machine_says_nothing_of_this_one(
+    content: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    here = forecast._here(content) | {name: value}
+    monkeypatch.setattr(forecast, "_here", lambda _: here)
+    assert [one.seconds for one in forecasts(content)] == [None] * len(forecast.STAGES)
+    assert f"the last run was on another machine: its {name}" in of("finetune", content).because
+
+
+def test_a_time_of_other_outputs_than_are_here_does_not_count(content: dict[str, Any]) -> None:
+    """DVC restores a run from its cache without a time: metrics/timing.json is then of another run."""
+    path = Path("metrics/training_details.json")
+    details = json.loads(path.read_text())
+    path.write_text(json.dumps(details | {"tokens_seen": 2 * details["tokens_seen"]}))
+    found = of("finetune", content)
+    assert found.seconds is None
+    assert "another number of tokens" in found.because
+
+
+def test_where_nothing_has_run_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert {one.because for one in forecasts({})} == {"no run was timed here yet"}
+    assert questions_by_kind({}) is None
+
+
+def test_the_price_is_that_of_the_time(content: dict[str, Any]) -> None:
+    found = [Forecast(stage, 600.0, "") for stage in forecast.STAGES]
+    assert "cost at 3 an hour: 3.00" in describe_forecasts(found, 3.0)
