@@ -29,6 +29,7 @@ from medtune.train.callbacks import write_curves
 from medtune.train.checkpoints import Checkpoints
 from medtune.train.encoding import IGNORED, EncodedExamples
 from medtune.train.params import EarlyStoppingParams, FinetuneParams
+from medtune.train.reporting import reported
 from medtune.train.trainer import AnswerTrainer, TrainingResult, train, training_details, training_metrics
 from tests.conftest import ROOT
 from tests.tools import digests
@@ -163,6 +164,25 @@ def test_two_runs_leave_the_same_bytes_and_no_clock_or_path(run: Run, params: Fi
     ],
     ids=["accumulation", "passes"],
 )
+def test_curves_that_go_elsewhere_change_no_byte(
+    run: Run, params: FinetuneParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDTUNE_CACHE", str(tmp_path / "cache"))
+    run(params)
+    without, trained = digests(Path("models")), train
+
+    def watched(trainer: AnswerTrainer) -> TrainingResult:
+        with reported(trainer, ["tensorboard"], {"parameters": {"finetune.epochs": 2.0}}):
+            return trained(trainer)
+
+    monkeypatch.setattr(sys.modules[__name__], "train", watched)
+    run(params)
+    assert digests(Path("models")) == without
+    assert list((tmp_path / "cache/curves/tensorboard").glob("finetune-*/events*"))
+    for state in Path("models/checkpoints").glob("*/trainer_state.json"):
+        assert "tensorboard" not in state.read_text().lower()
+
+
 def test_accumulation_and_passes_train_like_the_whole_batch(
     run: Run, params: FinetuneParams, changes: dict[str, int]
 ) -> None:
