@@ -224,5 +224,6 @@ def mlflow_server(folder: Path) -> Iterator[Mlflow]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--workers", "1"]
     command += ["--default-artifact-root", str(folder / "artifacts")]
-    with _server(command, port, folder / "log") as process:
+    # Jobs are no part of what is tested, and their workers take seconds to start.
+    with _server(command, port, folder / "log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}) as process:
         yield Mlflow(f"http://127.0.0.1:{port}", process)

@@ -30,8 +30,8 @@ Made by `python -m medtune.commands.profile_table`, from `profiles/`, `metrics/`
 
 Memory is what one process needs at most, for examples of `finetune.max_length` tokens, on the device that the
 profile is for: planned, not measured ([memory.md](memory.md)). Time and result are those of the committed
-run, of all its stages, on the machine of `metrics/environment.json`. A profile of questions takes the model that
-`params.yaml` has, and its memory.
+run, of all its stages, on the machine of `metrics/environment.json`. A profile of questions takes the model
+that `params.yaml` has, and its memory.
 
 | profile | what it is | device | training, GiB | answering, GiB | time | exact answers, untuned and tuned |
 |---|---|---|---|---|---|---|

@@ -156,14 +156,6 @@ def test_two_runs_leave_the_same_bytes_and_no_clock_or_path(run: Run, params: Fi
         assert json.loads(config.read_text())["base_model_name_or_path"].startswith("package:")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"batch_size": 2, "gradient_accumulation": 2},
-        {"tokens_per_pass": 12},
-    ],
-    ids=["accumulation", "passes"],
-)
 def test_curves_that_go_elsewhere_change_no_byte(
     run: Run, params: FinetuneParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +175,14 @@ def test_curves_that_go_elsewhere_change_no_byte(
         assert "tensorboard" not in state.read_text().lower()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 2, "gradient_accumulation": 2},
+        {"tokens_per_pass": 12},
+    ],
+    ids=["accumulation", "passes"],
+)
 def test_accumulation_and_passes_train_like_the_whole_batch(
     run: Run, params: FinetuneParams, changes: dict[str, int]
 ) -> None:
