@@ -8,6 +8,7 @@ import pytest
 from medtune.commands import profile_table as table
 from medtune.commands.profiles import list_profiles
 from medtune.model import shape
+from medtune.run.lock_file import read_lock
 from tests.conftest import ROOT
 
 
@@ -49,6 +50,5 @@ def test_a_run_with_one_other_setting_is_not_that_of_the_profile(
     changed = lock.replace("learning_rate: 0.001", "learning_rate: 0.002")
     assert changed != lock
     (tmp_path / "dvc.lock").write_text(changed, encoding="utf-8")
-    read = table.read_lock
-    monkeypatch.setattr(table, "read_lock", lambda: read(tmp_path / "dvc.lock"))
+    monkeypatch.setattr(table, "read_lock", lambda: read_lock(tmp_path / "dvc.lock"))
     assert cells(table.profile_table())["smollm2-135m"][-1] == table.NOT_MEASURED
