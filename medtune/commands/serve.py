@@ -3,10 +3,8 @@
 medtune export gguf && medtune serve
 """
 
-import ipaddress
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from medtune.commands.address import is_loopback, require_free
 from medtune.commands.served_template import describe_gguf, served_template
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
@@ -111,26 +110,9 @@ def find_base() -> Served:
     return Served(locate(model).path, PromptParams.load().model_dump())
 
 
-def require_free(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on."""
-    if not 0 <= port < 2**16:
-        raise MedtuneError(f"--port is {port}; accepted: 0 (a free one) to 65535")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        # Python adds the address, which is told already.
-        reason = str(error.strerror).partition(" (while")[0]
-        raise MedtuneError(f"--host {host} --port {port}: cannot be listened on: {reason}") from None
-
-
 def exposure(host: str) -> str | None:
     """What to say of an address that others can reach."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if loopback:
+    if is_loopback(host):
         return None
     key = "" if os.environ.get(API_KEY) else f", and no key is asked for ({API_KEY} sets one)"
     return f"warning: {host} is not loopback: others can reach this server, without encryption{key}"
