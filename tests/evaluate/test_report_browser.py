@@ -1,17 +1,15 @@
 """The report as a person uses it, in a real browser for which no host has an address."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
+from tests.browser import chromium
 from tests.conftest import example
 from tests.evaluate.evaluated import questions, report_of
-from tests.servers import REQUIRED
 
 COUNT = 60
 HOSTILE = (
@@ -34,16 +32,8 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        assert not REQUIRED, "chromium is not installed"
-        pytest.skip("needs a browser (Debian: chromium)")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        arguments = [*sandbox, "--host-resolver-rules=MAP * ~NOTFOUND"]
-        started = playwright.chromium.launch(executable_path=program, args=arguments)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
