@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8080, help="default: %(default)s; 0: a free one")
     serve.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: compute.threads)")
     serve.set_defaults(call=_serve)
+    demo = commands.add_parser("demo", help="a page on which the base and the adapter answer side by side")
+    demo.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
+    demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, loopback)")
+    demo.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0: a free one")
+    demo.set_defaults(call=_demo)
     add = commands.add_parser("add", help="a file of questions: tracked by DVC, named in params.yaml")
     add.add_argument(
         "files",
@@ -255,6 +260,12 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         threads=arguments.threads,
     )
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from medtune.commands.demo import demo
+
+    demo(arguments.adapter, arguments.host, arguments.port)
 
 
 def _add(arguments: argparse.Namespace) -> None:
