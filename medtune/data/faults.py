@@ -28,6 +28,7 @@ REASONS = {
     "duplicate": "the same question and answer as another row",
     "leak": "in training or validation, though the test (or validation) has it too",
     "held_out": "too near to a question of data.held_out",
+    "withdrawn": "named in data.without",
 }
 """Why rows are left out, by the name that metrics/data.json has."""
 FAULTS = tuple(REASONS)[: tuple(REASONS).index("duplicate")]

@@ -21,7 +21,7 @@ child of which one's name restates the other's ("Seizure", "Focal seizure"), bel
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,19 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _STOP_WORDS = frozenset(["a", "an", "and", "at", "by", "from", "in", "of", "on", "or", "the", "to", "with"])
 
 
-def examples(name: str, source: SourceParams, params: DataParams) -> list[Example]:
+def examples(
+    name: str, source: SourceParams, params: DataParams, is_left_out: Callable[[str], bool] = lambda _: False
+) -> list[Example]:
     """Every question of the kinds in `data.kinds`, in the order of the term identifiers.
+
+    Of `is_left_out`, by its id, nothing is looked at.
 
     Those that share a question or a long answer are of one group, named after the smallest of the names
     joined: the release is pinned, so that no later row can bridge two groups.
     """
     graph = obonet.read_obo(check(name, source, params), encoding="utf-8")
-    return _joined(questions(graph, params.kinds or {}))
+    found = questions(graph, params.kinds or {})
+    return _joined([example for example in found if not is_left_out(example.id)])
 
 
 def attribution(source: SourceParams) -> str:

@@ -130,6 +130,9 @@ class DataParams(Section):
     this have is a stock sentence, and binds none."""
     held_out: list[str] = Field(default_factory=list)
     """Files of questions that no training example may come near: a benchmark that is asked elsewhere."""
+    without: list[str] = Field(default_factory=list)
+    """Ids of rows that no step may see: of somebody who withdrew (`medtune without`). One that no source has
+    is refused."""
     on_error: Literal["fail", "drop"] = "fail"
     """What faulty rows do: `fail` tells all of them and stops, `drop` leaves them out and counts them."""
     shuffle_choices: bool = True

@@ -7,6 +7,8 @@ examples (medtune/data/forms.py), and examples with an id that is there already 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,10 +18,11 @@ from pydantic import ValidationError
 from medtune.core.errors import MedtuneError, plain_words
 from medtune.core.examples import Example
 from medtune.core.hashing import content_sha256, require_sha256
+from medtune.core.section import PARAMS_FILE
 from medtune.data import ontology
 from medtune.data.choices import shuffled
 from medtune.data.columns import resolve_columns
-from medtune.data.faults import Fault, Rejects
+from medtune.data.faults import REASONS, Fault, Rejects
 from medtune.data.files import Fields, place_in, rows_of
 from medtune.data.forms import Form
 from medtune.data.grouping import SPLITS
@@ -54,6 +57,43 @@ class Part:
         return place_in(Path(str(self.params.path)) / file.relative_to(self.folder), number)
 
 
+class Withdrawn:
+    """The rows of `data.without`: they are left out before anything else looks at them."""
+
+    def __init__(self, params: DataParams, rejects: Rejects) -> None:
+        self._names = frozenset(params.without)
+        self._rejects = rejects
+        self._splits: dict[int, int] = {}
+
+    def takes(self, source: str, name: str, place: str | None = None, split: int = UNDECIDED) -> bool:
+        """Whether the row with an id is withdrawn, which then is noted; `place` is the id where it is not
+        told."""
+        if name not in self._names:
+            return False
+        self._splits[digest(name)] = split
+        self._rejects.add(source, place or name, name, "withdrawn", REASONS["withdrawn"])
+        return True
+
+    def has(self, key: int) -> bool:
+        """Whether a row was withdrawn whose id has this digest: no other row is to get its id."""
+        return key in self._splits
+
+    def split_of(self, key: int, otherwise: int) -> int:
+        """The split that such a row stood in."""
+        return self._splits.get(key, otherwise)
+
+    def require_all(self, pool: Pool) -> None:
+        """Refuse an id that no row has: the row that was meant would stay, in silence."""
+        for name in sorted(self._names):
+            if not self.has(digest(name)):
+                close = get_close_matches(name, [pool[position].id for position in range(len(pool))])
+                hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+                raise MedtuneError(
+                    f"{PARAMS_FILE}: data.without has '{name}', an id that no row of the sources has{hint}; "
+                    "accepted: ids of rows that are there"
+                )
+
+
 def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
     """Read every source into the pool; returns what is to be printed about how they were read.
 
@@ -61,9 +101,10 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
     """
     said: list[str] = []
     ids: dict[int, int] = {}
+    withdrawn = Withdrawn(params, rejects)
     for number, (name, source) in enumerate(params.sources.items()):
         if source.origin == "package":
-            for example in ontology.examples(name, source, params):
+            for example in ontology.examples(name, source, params, partial(withdrawn.takes, name)):
                 pool.append(_shown(example, params), Origin(number, example.id, known_groups=True))
             continue
         parts = parts_of(name, source)
@@ -72,10 +113,11 @@ def read_sources(params: DataParams, pool: Pool, rejects: Rejects) -> list[str]:
         prefix = f"{name}/" if len(params.sources) > 1 else ""
         start = len(pool)
         for part in parts:
-            _read_part(part, form, number, prefix, params, pool, rejects, ids)
+            _read_part(part, form, number, prefix, params, pool, rejects, ids, withdrawn)
         said += _pointers_only(name, form, pool, start)
     if not len(pool):
         rejects.refuse_all()
+    withdrawn.require_all(pool)
     return said + _one_answer_only(pool)
 
 
@@ -245,6 +287,7 @@ def _read_part(
     pool: Pool,
     rejects: Rejects,
     ids: dict[int, int],
+    withdrawn: "Withdrawn",
 ) -> None:
     split = UNDECIDED if part.split is None else SPLITS.index(part.split)
     may_validate = part.split == "train" and "validation" not in (part.params.splits or {})
@@ -257,15 +300,18 @@ def _read_part(
             name = f"{prefix}{fields.get('id') or _id_of(fields)}"
             example = _example(fields | {"id": name, "group": fields.get("group", NO_GROUP)})
             key = digest(example.id)
-            if key in ids and part.split is not None and pool.table.split[ids[key]] != split:
+            known = pool.table.split[ids[key]] if key in ids else withdrawn.split_of(key, split)
+            if part.split is not None and known != split:
                 # Sets of the hub count anew in each of their splits.
                 example = example.model_copy(update={"id": f"{part.split}/{example.id}"})
                 key = digest(example.id)
+            if withdrawn.takes(part.source, example.id, place, split):
+                continue
             if key in ids and "id" in fields:
                 raise Fault("repeated_id", f"id '{example.id}' stands in {pool.place(ids[key])} too")
             # Made of the words, the id is repeated where these are, perhaps in the same line of another file.
             made, times = f"{example.id}-{number}", 1
-            while key in ids:
+            while key in ids or withdrawn.has(key):
                 example = example.model_copy(update={"id": made if times == 1 else f"{made}-{times}"})
                 key, times = digest(example.id), times + 1
         except Fault as fault:
