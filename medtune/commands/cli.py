@@ -138,6 +138,18 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--md", action="store_true", help="as Markdown, for a pull request")
     form.add_argument("--json", action="store_true", help="the same for programs, with all examples")
     diff.set_defaults(call=_diff)
+    explain = commands.add_parser("explain", help="what differs between two revisions, and what of it counts")
+    explain.add_argument("before", metavar="A", help="a commit, a branch, an experiment")
+    explain.add_argument("after", metavar="B", nargs="?", default="workspace", help="default: %(default)s")
+    explain.add_argument(
+        "--steps", type=int, default=4, metavar="N", help="of training (default: %(default)s)"
+    )
+    explain.add_argument("--answers", type=int, default=8, metavar="N", help="to ask (default: 8)")
+    explain.add_argument("--no-run", action="store_true", help="list what differs, and try nothing")
+    explain.add_argument(
+        "--json", action="store_true", help="the same for programs, with the ids of all rows"
+    )
+    explain.set_defaults(call=_explain)
     score = commands.add_parser("score", help="judge anybody's predictions by the same rules")
     score.add_argument(
         "file", type=path_from_here, help="JSONL: question, ground_truth and prediction in each line"
@@ -150,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     seeds.add_argument("--json", action="store_true", help="the same for programs, with every value")
     seeds.set_defaults(call=_seeds)
+    without = commands.add_parser("without", help="a run that never saw some rows, and the proof of it")
+    without.add_argument("ids", nargs="*", metavar="ID", help="of the rows")
+    without.add_argument("--file", type=Path, help="a file of ids, one a line")
+    without.add_argument("--group", action="store_true", help="and all rows of the same groups")
+    without.add_argument("--json", action="store_true", help="the same for programs")
+    without.set_defaults(call=_without)
     _add_export(commands)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
@@ -357,6 +375,19 @@ def _diff(arguments: argparse.Namespace) -> None:
         require_no_loss(diff)
 
 
+def _explain(arguments: argparse.Namespace) -> None:
+    from medtune.commands.explain import describe_explanation, explained, explanation_as_json
+
+    found = explained(
+        arguments.before,
+        arguments.after,
+        steps=arguments.steps,
+        answers=arguments.answers,
+        run=not arguments.no_run,
+    )
+    print(explanation_as_json(found) if arguments.json else describe_explanation(found))
+
+
 def _score(arguments: argparse.Namespace) -> None:
     with waiting("judging"):
         from medtune.commands.score import describe_score, score_as_json, score_file
@@ -370,6 +401,14 @@ def _seeds(arguments: argparse.Namespace) -> None:
 
     found = train_seeds(arguments.n)
     print(seeds_as_json(found) if arguments.json else describe_seeds(found))
+
+
+def _without(arguments: argparse.Namespace) -> None:
+    from medtune.commands.without import describe_withdrawal, require_proven, withdraw, withdrawal_as_json
+
+    found = withdraw(arguments.ids, arguments.file, group=arguments.group)
+    print(withdrawal_as_json(found) if arguments.json else describe_withdrawal(found))
+    require_proven(found)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def train_seeds(n: int) -> Seeds:
     """Run what is missing of `n` seeds, the commit's own among them, and write `metrics/seeds.json`."""
     if n < FEWEST:
         raise MedtuneError(f"--n is {n}: a spread takes at least {FEWEST} runs")
-    _require_reproduced()
+    require_reproduced()
     stages = read_lock()
     fingerprint, own = seeds_fingerprint(stages), trained_seed(stages)
     seeds = [(own + number) % LIMIT for number in range(n)]
@@ -137,11 +137,11 @@ def _means(found: Seeds, bands: Set[str]) -> Iterator[str]:
         yield f"{NONE_SEEN}: equal in all {n} runs, which is no proof that a seed changes nothing."
 
 
-def _require_reproduced() -> None:
-    """Refuse a workspace that is not the run of its commit: that run is the first of the seeds."""
+def require_reproduced() -> None:
+    """Refuse a workspace that is not the run of its commit, beside which others are run."""
     read_yaml(PARAMS_FILE)
     if subprocess.run(["git", "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True).returncode:
-        raise MedtuneError(f"no git commit here, and seeds are run beside that of one; {FIRST_RUN}")
+        raise MedtuneError(f"no git commit here, beside which this runs; {FIRST_RUN}")
     if changed := [name for name in uncommitted() if name != str(SEEDS_FILE)]:
         _refuse(changed)
     try:
@@ -205,7 +205,7 @@ def _experiment(fingerprint: str, seed: int, lock: int) -> str:
         return known
     _forget_killed(name)
     command = ["exp", "run", "--temp", "--name", name, "--set-param", f"finetune.seed={seed}"]
-    command += [part for path in _not_in_git() for part in ("--copy-paths", path)]
+    command += [part for path in not_in_git() for part in ("--copy-paths", path)]
     _run_dvc(command, lock)
     # Not its exit code: DVC also ends what an earlier, killed one had begun, and may complain about that.
     if made := _find(name, fingerprint, seed):
@@ -243,7 +243,7 @@ def _forget_killed(name: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _not_in_git() -> list[str]:
+def not_in_git() -> list[str]:
     """Paths that an experiment in a folder of its own would lack: data and a base model that git ignores."""
     source = str(read_yaml(PARAMS_FILE)["model"]["source"])
     places = [*declared_files(), *([source] if source.startswith("./") else [])]

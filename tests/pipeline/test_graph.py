@@ -35,7 +35,7 @@ FLOORS = [
     ("run",),
     ("model",),
     ("data", "train", "answer", "evaluate"),
-    ("verify", "export"),
+    ("verify", "explain", "export"),
     ("commands",),
     ("stages",),
 ]

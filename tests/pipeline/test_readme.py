@@ -133,6 +133,7 @@ def test_the_tree_tells_the_floors_apart() -> None:
     assert packages == [
         "commands",
         "verify",
+        "explain",
         "export",
         "data",
         "train",

@@ -1,0 +1,1 @@
+"""What differs between two revisions, and which of it changed the result."""

@@ -1,0 +1,127 @@
+"""`medtune without` with a tiny model: a run that never saw a row, and a proof that can fail."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from medtune.commands import without
+from medtune.core.examples import Example
+from tests.conftest import example
+from tests.project import attempt, commit, repro, run
+from tests.tiny import build_tiny_base, create_tiny_project
+
+MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
+QUESTIONS = Path("data/raw/questions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A commit with a run, whose questions are in git."""
+    folder = tmp_path_factory.mktemp("without")
+    changes = {"finetune.epochs": 0.2, "finetune.evaluate_every": 2}
+    made = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), changes, prepared=False)
+    run("git", "add", "--force", str(QUESTIONS), cwd=made)
+    repro(made, env={"PYTHONPATH": str(made)})
+    commit(made, "A run")
+    return made
+
+
+def rows(folder: Path, split: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / f"data/prepared/{split}.jsonl").read_text().splitlines()]
+
+
+def test_a_run_without_a_row_is_proven_and_compared_and_deletes_nothing(finished: Path) -> None:
+    gone = rows(finished, "train")[0]["id"]
+    asked = rows(finished, "test")[0]["id"]
+    before = run("git", "rev-parse", "HEAD", cwd=finished) + run("git", "status", "--porcelain", cwd=finished)
+    env = {"PYTHONPATH": str(finished)}
+    found = json.loads(run(*MEDTUNE, "without", gone, asked, "--json", cwd=finished, env=env))
+    assert found["proven"] and len(found["checks"]) == 6
+    assert not any(check["broken"] or check["open"] for check in found["checks"])
+    assert found["diff"]["n"] > 0
+    said = "\n".join(f"{one['what']}: {one['command']}" for one in found["remaining"])
+    assert re.search(rf"commit \w+: its run saw .*{gone}", said)
+    assert f"the rows themselves: {QUESTIONS}" in said and "dvc gc --workspace" in said
+    # The workspace, the commit and the row in its file are as they were.
+    after = run("git", "rev-parse", "HEAD", cwd=finished) + run("git", "status", "--porcelain", cwd=finished)
+    assert after == before and f'"id": "{gone}"' in (finished / QUESTIONS).read_text()
+    lock = run("git", "show", f"{found['experiment']}:dvc.lock", cwd=finished)
+    assert re.search(rf"without:\n\s+- '?{min(gone, asked)}'?\n\s+- '?{max(gone, asked)}'?\n", lock)
+    again = attempt(*MEDTUNE, "without", gone, asked, cwd=finished, env=env)
+    assert again.returncode == 1 and f"experiment {found['experiment']} is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "error: no id is named"),
+        (
+            ("2599",),
+            "error: no row of the sources has the id '2599'; accepted: ids of rows, the nearest: 259",
+        ),
+        (("--file", "none.txt"), "error: none.txt: no such file"),
+    ],
+)
+def test_what_is_no_row_is_refused_in_one_line(finished: Path, arguments: tuple[str, ...], said: str) -> None:
+    failed = attempt(*MEDTUNE, "without", *arguments, cwd=finished, env={"PYTHONPATH": str(finished)})
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith(said)
+
+
+def left(folder: Path, row: Example) -> Path:
+    """What a run has left: training questions, and one output more."""
+    prepared = folder / "data/prepared"
+    prepared.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        kept = example(id=split, question=f"What is a {split}?")
+        (prepared / f"{split}.jsonl").write_text(kept.model_dump_json(exclude_none=True) + "\n")
+    return folder / "metrics" / row.id
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "a plain text: {}",
+        '{{"question": "What is \\"fever\\" & <b>?"}}',
+        "<td>What is &quot;fever&quot; &amp; &lt;b&gt;?</td>",
+        '1,"What is ""fever"" & <b>?"',
+        'x = "What is \\"fever\\" & \\u003cb>?"',
+    ],
+    ids=["text", "json", "html", "csv", "script"],
+)
+def test_its_words_are_found_however_they_are_written(tmp_path: Path, form: str) -> None:
+    row = example(id="gone", question='What is "fever" & <b>?')
+    output = left(tmp_path, row)
+    output.parent.mkdir()
+    output.write_text(form.format(row.question))
+    found = without._no_words([output], tmp_path, [row])
+    assert found.broken == "metrics/gone has the question of gone"
+    output.write_text("nothing of it")
+    assert without._no_words([output], tmp_path, [row]).broken is None
+
+
+def test_words_that_another_row_says_too_are_told_and_not_proven(tmp_path: Path) -> None:
+    row = example(id="gone", question="What is a train?")
+    left(tmp_path, row)
+    found = without._no_words([], tmp_path, [row])
+    assert found.open == "the question of gone is said by train too, which stays"
+
+
+def test_an_id_is_found_wherever_an_output_has_it(tmp_path: Path) -> None:
+    for name, text in {
+        "answers.json": '{"answers": [{"id": "gone"}]}',
+        "long.json": '{"too_long": ["gone"]}',
+        "train.jsonl": '{"id": "kept"}\n{"id": "gone"}\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+        assert without._no_id([tmp_path / name], tmp_path, {"gone"}).broken == f"{name} has gone"
+        assert without._no_id([tmp_path / name], tmp_path, {"else"}).broken is None
+
+
+def test_a_stage_that_was_restored_is_no_stage_that_ran() -> None:
+    stages: dict[str, object] = {"prepare": {}, "finetune": {}}
+    assert without._every_stage_ran(stages, ["prepare"]).broken == "not run: finetune"
+    assert without._every_stage_ran(stages, ["finetune", "prepare"]).broken is None

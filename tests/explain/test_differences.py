@@ -1,0 +1,84 @@
+"""What differs between two folders, and that a difference is put in alone, and taken out again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medtune.core.yaml_file import read_yaml
+from medtune.explain.differences import Difference, _machines, _parameters
+from medtune.explain.trees import Tree
+
+PIPELINE = """\
+stages:
+  code: {cmd: python -m stages.code, params: [model, finetune, diff], deps: [medtune]}
+  prepare: {cmd: python -m stages.prepare, deps: [digests/prepare.json]}
+  finetune: {cmd: python -m stages.finetune, params: [model, finetune]}
+"""
+BEFORE = """\
+model: {source: org/one, revision: a, sha256: b, license: mit}
+finetune: {lora: {r: 8}, epochs: 1, early_stopping: null}
+diff: {tolerated_loss: {accuracy: 0.0}}
+"""
+AFTER = """\
+model: {source: org/other, revision: c, sha256: d, license: mit}
+finetune: {lora: {r: 8, dora: true}, epochs: 1.0, early_stopping: {patience: 3}}
+diff: {tolerated_loss: {accuracy: 0.5}}
+"""
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> tuple[Tree, Tree]:
+    made = []
+    for name, params in (("A", BEFORE), ("B", AFTER)):
+        folder = tmp_path / name
+        (folder / "metrics").mkdir(parents=True)
+        (folder / "dvc.yaml").write_text(PIPELINE)
+        (folder / "params.yaml").write_text(params)
+        noted = {"finetune": {"threads": 2, "cpu": {"model": name}}, "answer-base": {"cpu": {"model": name}}}
+        (folder / "metrics/environment.json").write_text(json.dumps(noted))
+        made.append(Tree(name, folder, None))
+    return made[0], made[1]
+
+
+def by_name(found: list[Difference]) -> dict[str, Difference]:
+    return {one.name: one for one in found}
+
+
+def test_parameters_differ_leaf_by_leaf_and_a_base_goes_with_its_pins(trees: tuple[Tree, Tree]) -> None:
+    """1 and 1.0 are two texts to DVC, and the one is no whole number to a step counter."""
+    found = by_name(list(_parameters(*trees)))
+    assert set(found) == {
+        "base model",
+        "finetune.lora.dora",
+        "finetune.epochs",
+        "finetune.early_stopping",
+        "diff.tolerated_loss.accuracy",
+    }
+    assert found["base model"].detail.startswith("model.source: org/one -> org/other; model.revision: a -> c")
+    assert found["finetune.lora.dora"].detail == "finetune.lora.dora: not set -> True"
+    assert found["finetune.epochs"].stages == ("finetune",)
+    # The check before all stages looks at it and leaves nothing of it.
+    assert found["diff.tolerated_loss.accuracy"].stages == ()
+
+
+@pytest.mark.parametrize("name", ["base model", "finetune.lora.dora", "finetune.early_stopping"])
+def test_a_parameter_is_changed_alone_and_back(trees: tuple[Tree, Tree], name: str) -> None:
+    before, after = trees
+    original = read_yaml(before.folder / "params.yaml")
+    change = by_name(list(_parameters(before, after)))[name].change
+    assert change is not None
+    change(before.folder, before, after)
+    assert list(by_name(list(_parameters(before, after)))) != []
+    assert name not in by_name(list(_parameters(before, after)))
+    (after.folder / "params.yaml").write_text(BEFORE)
+    change(before.folder, before, after)
+    assert read_yaml(before.folder / "params.yaml") == original
+
+
+def test_another_machine_is_told_once_for_all_stages_and_is_not_tried(trees: tuple[Tree, Tree]) -> None:
+    (found,) = _machines(*trees)
+    assert (found.name, found.stages, found.change) == ("cpu.model", ("finetune", "answer-base"), None)
+    assert found.detail == "A -> B, by metrics/environment.json"
+    (trees[1].folder / "metrics/environment.json").write_text("{")
+    assert not list(_machines(*trees))
