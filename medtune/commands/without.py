@@ -129,7 +129,7 @@ def withdrawal_as_json(found: Withdrawal) -> str:
     content = {
         "ids": found.ids,
         "experiment": found.experiment,
-        "proven": not found.broken,
+        "proven": not any(check.broken or check.open for check in found.checks),
         "checks": [vars(check) for check in found.checks],
         "diff": json.loads(diff_as_json(found.diff)) if found.diff else None,
         "not_compared": found.not_compared,
