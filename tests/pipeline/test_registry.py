@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = [block for block in blocks(ROOT / "docs/registry.md") if block.is_commands]
 REGISTER, NEXT, FETCH, CHECK, ASK, IMPORT = PAGE
+ASKED_OF_MEDTUNE = {"verify", "check-remote", "diff", "ask"}
 MADE = ("adapter", "adapter-prod", "adapter-1.0", "by-tag")
 WEIGHTS = "adapter_model.safetensors"
 
@@ -76,6 +77,16 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     assert re.search(r"adapter\s+│ v1\.1\.0\s+│ v1\.0\.0", printed)
     found.run(FETCH, found.consumer)
     return found
+
+
+def test_nothing_is_registered_before_it_was_verified_and_is_in_the_remote() -> None:
+    assert (
+        set(re.findall(r"^medtune ([\w-]+)", "".join(block.text for block in PAGE), re.M)) == ASKED_OF_MEDTUNE
+    )
+    lines = REGISTER.text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("gto register"))
+    before = "\n".join(lines[:first])
+    assert all(command in before for command in ("git status", "medtune verify", "dvc push", "check-remote"))
 
 
 def test_the_artifact_is_named_in_dvc_yaml_and_its_tags_are_in_the_git_remote(registry: Registry) -> None:
