@@ -26,7 +26,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from medtune.commands.diff import Diff, describe_diff, diff_as_json, make_diff
-from medtune.commands.seeds import not_in_git, require_reproduced
+from medtune.commands.experiments import not_in_git, require_reproduced
 from medtune.commands.text_file import read_file
 from medtune.core.cache import progress_folder
 from medtune.core.errors import MedtuneError

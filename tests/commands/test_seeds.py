@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from medtune.commands import seeds
+from medtune.commands.experiments import forget_killed, only_here
 from medtune.commands.seeds import describe_seeds, seeds_as_json, train_seeds
 from medtune.core.errors import MedtuneError
 from medtune.evaluate.seeds import collect_seeds, noise_band, read_seeds, seeds_fingerprint
@@ -239,12 +240,12 @@ def test_the_folder_of_a_killed_experiment_goes_with_its_next_run_and_no_other(h
         note = {"name": name, "root_dir": str(folder)}
         write(here, {f".dvc/tmp/exps/standalone/run/{folder.name}/1.run": json.dumps(note)})
     write(here, {".dvc/tmp/exps/standalone/run/broken/1.run": "{"})
-    seeds._forget_killed("seed-12345678-8")
+    forget_killed("seed-12345678-8")
     assert {folder: not folder.is_dir() for folder in folders} == folders
 
 
 def test_two_at_a_time_are_refused(here: Path) -> None:
-    with seeds._only_here(), pytest.raises(MedtuneError, match="still runs in this folder"):
+    with only_here("medtune seeds"), pytest.raises(MedtuneError, match="still runs in this folder"):
         train_seeds(3)
 
 
