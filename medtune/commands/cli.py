@@ -168,6 +168,11 @@ def _parser() -> argparse.ArgumentParser:
     without.add_argument("--group", action="store_true", help="and all rows of the same groups")
     without.add_argument("--json", action="store_true", help="the same for programs")
     without.set_defaults(call=_without)
+    search = commands.add_parser("search", help="settings of the training with a lower validation loss")
+    search.add_argument("name", help="of searches/NAME.yaml, which says what may be tried")
+    search.add_argument("--trials", type=int, metavar="N", help="runs in all (default: as the file says)")
+    search.add_argument("--json", action="store_true", help="the same for programs, with every trial")
+    search.set_defaults(call=_search)
     _add_export(commands)
     verify = commands.add_parser("verify", help="check the chain from the data to the metrics")
     verify.add_argument("--rerun", action="store_true", help="run the pipeline again, in a copy, and compare")
@@ -409,6 +414,11 @@ def _without(arguments: argparse.Namespace) -> None:
     found = withdraw(arguments.ids, arguments.file, group=arguments.group)
     print(withdrawal_as_json(found) if arguments.json else describe_withdrawal(found))
     require_proven(found)
+def _search(arguments: argparse.Namespace) -> None:
+    from medtune.commands.search import describe_search, search, search_as_json
+
+    found = search(arguments.name, arguments.trials)
+    print(search_as_json(found) if arguments.json else describe_search(found))
 
 
 def _export(arguments: argparse.Namespace) -> None:
