@@ -6,7 +6,7 @@ same data, from DVC, without what is the same in all rows.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from shutil import get_terminal_size
 from typing import Any
@@ -15,6 +15,7 @@ from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
+from dvc.stage import PipelineStage
 from dvc.utils.flatten import flatten
 from rich.console import Console
 from rich.table import Table
@@ -35,9 +36,10 @@ NAMED = 4
 """Parameters without room that are named; of the others there is a count."""
 FIRST = ("finetune", "model", "prompt", "compute", "answer", "evaluate", "data")
 """Sections by how likely runs are compared for their sake: the sizes of all kinds would fill a line."""
-NOT_RUN, UNREADABLE = "not run", "unreadable"
+NOT_RUN, IN_PART, UNREADABLE = "not run", "in part", "unreadable"
 STATES = {
     NOT_RUN: "not with these parameters, or the metrics are not its own; run: dvc repro",
+    IN_PART: "the stages whose metrics are missing have not run since; dvc exp apply it, then run: dvc repro",
     UNREADABLE: "DVC cannot read its params.yaml or its metrics",
 }
 """States beside DVC's own, and what they mean."""
@@ -63,7 +65,7 @@ def find_runs(revisions: Sequence[str] = (), *, commits: int = 1, all_commits: b
     try:
         with Repo() as repo:
             states = repo.experiments.show(revs=list(revisions) or None, num=commits, all_commits=all_commits)
-            return [_vouched_for(run, repo, revision) for run, revision in _runs(states)]
+            return [_vouched_for(run, found, repo) for run, found in _runs(states)]
     except (DvcException, SCMError) as error:
         raise MedtuneError(f"DVC cannot list runs here: {' '.join(str(error).split())}") from None
 
@@ -108,41 +110,72 @@ def runs_as_json(runs: Sequence[Run]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
-def _vouched_for(run: Run, repo: Repo, revision: str) -> Run:
-    """The run as it is, or `not run` if its `dvc.lock` has other parameters or other metrics than it."""
+def _vouched_for(run: Run, found: Any, repo: Repo) -> Run:
+    """The run as it is, without metrics that its `dvc.lock` does not have as its own.
+
+    It is `not run` if that has other parameters or other metrics; `in part` if a stage was run and those that
+    read what it left were not, as with `dvc exp run finetune`.
+    """
     if run.state:
         return run
-    with repo.switch(revision):
+    with repo.switch(found.rev):
         read = [*repo.index.deps, *repo.index.outs]
         shown = [one for one in read if isinstance(one, ParamsDependency) or getattr(one, "is_metric", False)]
-        differs = any(one.workspace_status() for one in shown)
-    return replace(run, state=NOT_RUN, metrics={}) if differs else run
+        if any(one.workspace_status() for one in shown):
+            return replace(run, state=NOT_RUN, metrics={})
+        outdated = _outdated(repo)
+    if not outdated:
+        return run
+    return replace(run, state=IN_PART, metrics=_metrics(found, outdated))
 
 
-def _runs(states: Iterable[Any]) -> Iterator[tuple[Run, str]]:
+def _outdated(repo: Repo) -> set[str]:
+    """The outputs of stages that have read something else than is there, by what `dvc.lock` says."""
+    made = {out.fs_path: out for out in repo.index.outs}
+    waiting = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+    outdated: set[str] = set()
+    while stale := [stage for stage in waiting if any(_differs(dep, made, outdated) for dep in stage.deps)]:
+        outdated |= {out.fs_path for stage in stale for out in stage.outs}
+        waiting = [stage for stage in waiting if stage not in stale]
+    return {repo.fs.relpath(path, repo.root_dir) for path in outdated}
+
+
+def _differs(dep: Any, made: Mapping[str, Any], outdated: Set[str]) -> bool:
+    source = made.get(dep.fs_path)
+    return source is not None and (dep.fs_path in outdated or dep.hash_info != source.hash_info)
+
+
+def _runs(states: Iterable[Any]) -> Iterator[tuple[Run, Any]]:
     for baseline in states:
         commit = baseline.rev if baseline.rev == "workspace" else baseline.rev[:7]
-        yield _run(baseline, baseline.name or commit, commit, "", is_experiment=False), baseline.rev
+        yield _run(baseline, baseline.name or commit, commit, "", is_experiment=False), baseline
         for experiment in baseline.experiments or ():
             tip = experiment.revs[0]
             state = experiment.executor.state if experiment.executor else "success"
             name = tip.name or experiment.name or tip.rev[:7]
             run = _run(tip, name, commit, "" if state == "success" else state, is_experiment=True)
-            yield run, tip.rev
+            yield run, tip
 
 
 def _run(found: Any, name: str, commit: str, state: str, *, is_experiment: bool) -> Run:
     if found.data is None:
         return Run(name, commit, state or UNREADABLE, is_experiment)
     params = {key: value for file in found.data.params.values() for key, value in _values(file).items()}
-    metrics: dict[str, Any] = {}
     # What a run that has not ended has in its metrics is what the commit before had.
-    for file in HEADLINES if not state else ():
-        metrics |= _values(found.data.metrics.get(file, {}))
-    lookup = _values(found.data.metrics.get(LOOKUP, {})) if not state else {}
+    metrics = {} if state else _metrics(found)
+    return Run(name, commit, state, is_experiment, params, metrics)
+
+
+def _metrics(found: Any, without: Container[str] = ()) -> dict[str, Any]:
+    """The headline metrics, but for those in some files."""
+    files = {name: _values(file) for name, file in found.data.metrics.items() if name not in without}
+    metrics: dict[str, Any] = {}
+    for name in HEADLINES:
+        metrics |= files.get(name, {})
+    lookup = files.get(LOOKUP, {})
     if isinstance(lookup.get("gain"), float):
         metrics[OVER_LOOKUP] = f"{lookup['gain']:.2f} {lookup.get('verdict', '')}".strip()
-    return Run(name, commit, state, is_experiment, params, metrics)
+    return metrics
 
 
 def _values(file: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,33 @@ def test_what_dvc_did_not_run_has_no_metrics(here: Path, file: str, old: str, ne
     assert "not run" not in describe_runs(find_runs())
 
 
+def test_a_run_up_to_a_stage_does_not_show_what_the_stages_behind_it_made_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = PIPELINE.replace("      - metrics/evaluation.json: {cache: false}\n", "")
+    evaluate = """\
+  evaluate:
+    cmd: sed s/validation_loss/accuracy/ metrics/training.json > metrics/evaluation.json
+    deps: [metrics/training.json]
+    metrics:
+      - metrics/evaluation.json: {cache: false}
+"""
+    stage = STAGE.replace("metrics/evaluation.json", "metrics/other.json")
+    for name, text in {"params.yaml": PARAMS, "stage.py": stage, "dvc.yaml": stages + evaluate}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".gitignore").write_text("/metrics/other.json\n")
+    run("git", "init", "--quiet", "--initial-branch", "main", cwd=tmp_path)
+    run("dvc", "init", "--quiet", cwd=tmp_path)
+    run("dvc", "repro", "--quiet", cwd=tmp_path)
+    commit(tmp_path, "A run")
+    trial = ("--set-param", "finetune.lora.r=4", "finetune")
+    run("dvc", "exp", "run", "--temp", "--name", "trained", *trial, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (found,) = (one for one in find_runs() if one.is_experiment)
+    assert (found.state, found.metrics) == ("in part", {"validation_loss": 0.25})
+    assert describe_runs(find_runs()).splitlines()[-1].startswith("in part: the stages whose metrics")
+
+
 def test_what_failed_or_waits_is_shown_as_such_and_has_no_metrics(here: Path) -> None:
     table = rows(describe_runs(find_runs()))
     assert table["too-much"] == ["0.001", "32", "failed"]
