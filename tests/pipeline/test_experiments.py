@@ -78,6 +78,8 @@ class Reader:
             )
         elif block.note == "after dvc exp run was killed":
             self.kill_one()
+        elif block.note == "after the worker was killed":
+            self.kill_a_worker()
         elif block.note == "with profiles/mine.yaml":
             self.write_profile()
         folder = self.colleague if block.note == "in the colleague's clone" else self.project
@@ -116,6 +118,20 @@ class Reader:
         assert status.startswith("HEAD detached")
         assert "params.yaml" in status
         assert "deleted:    metrics/training.json" in status
+
+    def kill_a_worker(self) -> None:
+        later = ("--name", "later", "--set-param", "finetune.warmup=0.3", "finetune")
+        run("dvc", "exp", "run", "--queue", *later, cwd=self.project)
+        with (self.folder / "printed").open("w") as file:
+            start = ["dvc", "queue", "start"]
+            subprocess.run(
+                start, cwd=self.project, env=environment(self.env), stdout=file, stderr=file, check=True
+            )
+        while not (notes := [*self.project.glob(".dvc/tmp/exps/tmp*/.dvc/tmp/medtune-finetune.pid")]):
+            time.sleep(0.02)
+        # The worker, the experiment and the stage are one process group.
+        os.killpg(os.getpgid(int(notes[0].read_text())), signal.SIGKILL)
+        assert re.search(r"later .*Running", run("dvc", "queue", "status", cwd=self.project))
 
     def write_profile(self) -> None:
         special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -185,6 +201,7 @@ def test_a_colleague_gets_its_parameters_and_its_adapter(reader: Reader) -> None
 
 def test_after_a_kill_everything_is_as_it_was_and_the_edit_is_back(reader: Reader) -> None:
     assert "Switched to branch 'main'" in reader.said["What a killed one leaves"]
+    assert "Removed tasks in queue: later" in reader.said["What a killed one leaves"]
     assert run("git", "show", "other-model:README.md", cwd=reader.project) == "edited, not committed"
 
 
