@@ -16,13 +16,14 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from dvc.utils.flatten import flatten
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -208,18 +209,9 @@ def _require_optuna() -> None:
 def _shared(stages: Mapping[str, Any], space: Space) -> str:
     """What names all that decides the validation loss of a run, but the parameters that are searched."""
     stage = stages[STAGE]
-    params = dict(_flat(stage["params"][PARAMS_FILE.name]))
+    params = flatten(stage["params"][PARAMS_FILE.name])
     inputs = {item["path"]: item["md5"] for item in stage["deps"]}
     return fingerprint({"parameters": {k: v for k, v in params.items() if k not in space}, "inputs": inputs})
-
-
-def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by dotted name."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
 
 
 def _study(this: _Searched) -> "Study":
@@ -501,7 +493,7 @@ def _find(this: _Searched, name: str, params: Mapping[str, Value]) -> str | None
 
 def _params_of(revision: str, space: Space) -> dict[str, Value]:
     """The searched parameters of a run, as its `dvc.lock` has them."""
-    params = dict(_flat(stages_of(revision)[STAGE]["params"][PARAMS_FILE.name]))
+    params = flatten(stages_of(revision)[STAGE]["params"][PARAMS_FILE.name])
     return {key: params[key] for key in space}
 
 

@@ -17,6 +17,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dvc.utils.flatten import flatten
 from pydantic import Field, ValidationError
 
 from medtune.core.errors import MedtuneError, nearest, plain_words
@@ -85,13 +86,14 @@ def read_search(name: str) -> tuple[Search, Space]:
     path = SEARCHES / f"{name}.yaml"
     if not NAME.fullmatch(name):
         raise MedtuneError(
-            f"'{name}' is no name of a search: accepted are a-z, 0-9 and -, as in {path.parent}/lora.yaml"
+            f"'{name}' is no name of a search: accepted are a-z, 0-9 and -, as in {SEARCHES}/lora.yaml"
         )
     if not path.is_file():
         raise MedtuneError(f"{path}: no such file; {nearest(name, known)}")
     search = _checked(Search, read_yaml(path), path, "")
-    space = {key: _values(key, value, path) for key, value in search.space.items()}
     content = read_yaml(PARAMS_FILE)
+    known = flatten(content)
+    space = {key: _values(key, value, known, path) for key, value in search.space.items()}
     for key, values in space.items():
         for value in values if isinstance(values, list) else (values.low, values.high):
             _require_accepted(content, key, value, path)
@@ -103,11 +105,12 @@ def read_search(name: str) -> tuple[Search, Space]:
     return search, space
 
 
-def _values(key: str, value: Any, path: Path) -> Range | list[Value]:
+def _values(key: str, value: Any, known: Mapping[str, Any], path: Path) -> Range | list[Value]:
     if key not in SEARCHABLE:
+        # One that params.yaml has is not misspelt.
+        hint = f"accepted: {', '.join(SEARCHABLE)}" if key in known else nearest(key, list(SEARCHABLE))
         raise MedtuneError(
-            f"{path}: '{key}' is not searched, as it is none of the settings between which a validation loss "
-            f"decides; {nearest(key, list(SEARCHABLE))}"
+            f"{path}: '{key}' is none of the settings between which a validation loss decides; {hint}"
         )
     if isinstance(value, list):
         return _choices(key, value, path)
