@@ -82,14 +82,14 @@ Space = Mapping[str, Range | list[Value]]
 
 def read_search(name: str) -> tuple[Search, Space]:
     """Read and check `searches/NAME.yaml`, each of its values as one of params.yaml too."""
-    known = sorted(path.stem for path in SEARCHES.glob("*.yaml"))
+    names = sorted(path.stem for path in SEARCHES.glob("*.yaml"))
     path = SEARCHES / f"{name}.yaml"
     if not NAME.fullmatch(name):
         raise MedtuneError(
             f"'{name}' is no name of a search: accepted are a-z, 0-9 and -, as in {SEARCHES}/lora.yaml"
         )
     if not path.is_file():
-        raise MedtuneError(f"{path}: no such file; {nearest(name, known)}")
+        raise MedtuneError(f"{path}: no such file; {nearest(name, names)}")
     search = _checked(Search, read_yaml(path), path, "")
     content = read_yaml(PARAMS_FILE)
     known = flatten(content)

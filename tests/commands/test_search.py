@@ -266,7 +266,7 @@ def test_what_is_not_the_run_of_its_commit_is_refused(idle: Path) -> None:
     [
         (
             of_space("finetune.seed: [1, 2]"),
-            r"'finetune\.seed' is none of .* accepted: finetune\.learning_rate",
+            r"'finetune\.seed' is none of .* accepted: finetune\.learn",
         ),
         (of_space("answer.max_new_tokens: [1, 2]"), r"'answer\.max_new_tokens' is none of"),
         (of_space("finetune.lora.rank: [1, 2]"), r"did you mean 'finetune\.lora\.r"),

@@ -25,6 +25,8 @@ SETTINGS: dict[str, object] = {
     "finetune.epochs": 2,
 }
 WEIGHTS = "models/adapter/adapter_model.safetensors"
+NOTES = ".dvc/tmp/exps/tmp*/.dvc/tmp/medtune-finetune.pid"
+"""Of the experiments of the queue, the numbers of the processes that train."""
 IDENTITY = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -127,10 +129,10 @@ class Reader:
             subprocess.run(
                 start, cwd=self.project, env=environment(self.env), stdout=file, stderr=file, check=True
             )
-        while not (notes := [*self.project.glob(".dvc/tmp/exps/tmp*/.dvc/tmp/medtune-finetune.pid")]):
+        while not (numbers := [note.read_text() for note in self.project.glob(NOTES)]) or not numbers[0]:
             time.sleep(0.02)
         # The worker, the experiment and the stage are one process group.
-        os.killpg(os.getpgid(int(notes[0].read_text())), signal.SIGKILL)
+        os.killpg(os.getpgid(int(numbers[0])), signal.SIGKILL)
         assert re.search(r"later .*Running", run("dvc", "queue", "status", cwd=self.project))
 
     def write_profile(self) -> None:
