@@ -109,13 +109,13 @@ def llama3_tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer(LLAMA_3, special, "<|begin_of_text|>", "<|eot_id|>")
 
 
-def build_tiny_llama(layers: int = 2) -> LlamaForCausalLM:
+def build_tiny_llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=400,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=layers,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
