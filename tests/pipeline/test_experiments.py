@@ -85,7 +85,7 @@ FILES = {
     "data/raw/mine.jsonl": "{}",
     "README.md": "as it was committed",
     ".gitignore": "/models/\n/metrics/evaluation_results.json\n",
-    "profiles/mine.yaml": PROFILE % ("0" * 64),
+    "profiles/mine.yaml": PROFILE % ("a" * 64),
 }
 WEIGHTS = "models/adapter/adapter_model.safetensors"
 NOTE = ".dvc/tmp/medtune-finetune.pid"
@@ -202,7 +202,7 @@ def wait_for_a_number(folder: Path, pattern: str) -> int:
 
 def wait_for_the_queue(project: Path) -> None:
     while re.search("Queued|Running", status := run("dvc", "queue", "status", cwd=project)):
-        time.sleep(0.5)
+        time.sleep(2)
     assert "Failed" not in status
     assert "Success" in status
 
