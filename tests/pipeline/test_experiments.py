@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,12 @@ import yaml
 
 from medtune.core.yaml_file import parse_yaml, read_yaml
 from medtune.run.lock_file import read_lock
+from tests.blocks import Block, blocks
 from tests.conftest import ROOT
 from tests.project import commit, environment, run
 from tests.tiny import build_tiny_base, create_tiny_project
 
-PAGE = (ROOT / "docs/experiments.md").read_text()
+PAGE = ROOT / "docs/experiments.md"
 STAGE = """\
 import json, os, time
 from pathlib import Path
@@ -97,19 +96,14 @@ IDENTITY = {
 }
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of shell commands, the words of the comment above it, and the section that it is in."""
-
-    section: str
-    note: str
-    commands: str
+def commands() -> list[Block]:
+    return [block for block in blocks(PAGE) if block.is_commands]
 
 
-def blocks() -> Iterator[Block]:
-    for section in PAGE.split("\n## ")[1:]:
-        for note, commands in re.findall(r"(?:<!-- (.*?) -->\n)?```bash\n(.*?)```", section, re.DOTALL):
-            yield Block(section.splitlines()[0], note, commands)
+def section(block: Block) -> str:
+    """The heading above a block."""
+    above = PAGE.read_text().splitlines()[: block.line]
+    return next(line.removeprefix("## ") for line in reversed(above) if line.startswith("## "))
 
 
 class Reader:
@@ -136,16 +130,16 @@ class Reader:
     def type_in(self, block: Block) -> None:
         """Run a block in bash; what it prints counts to its section."""
         folder = self.project
-        if block.note == "in the colleague's clone":
+        if "dvc exp pull" in block.text:
             folder = self.colleague
             run("git", "clone", "--quiet", "--branch", "main", "hub.git", "colleague", cwd=self.folder)
-        elif block.note == "after dvc exp run was killed":
+        elif "EXEC_MERGE" in block.text:
             self.kill_one()
-        elif block.note == "after the worker was killed":
+        elif "dvc queue kill" in block.text:
             self.kill_a_worker()
-        printed = self.run(["bash", "-euo", "pipefail", "-c", block.commands], folder)
-        self.said[block.section] = self.said.get(block.section, "") + printed
-        if "queue start" in block.commands:
+        printed = self.run(["bash", "-euo", "pipefail", "-c", block.text], folder)
+        self.said[section(block)] = self.said.get(section(block), "") + printed
+        if "queue start" in block.text:
             self.wait_for_the_queue()
 
     def run(self, command: list[str], folder: Path) -> str:
@@ -189,7 +183,7 @@ class Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     found = Reader(tmp_path_factory.mktemp("reader"))
-    for block in blocks():
+    for block in commands():
         found.type_in(block)
     return found
 
@@ -218,8 +212,9 @@ def weights(project: Path, revision: str) -> str:
 
 
 def test_every_command_of_the_page_is_in_a_block_that_ran(reader: Reader) -> None:
-    assert PAGE.count("```bash\n") == len([*blocks()])
-    assert {block.section for block in blocks()} == {*reader.said}
+    assert {section(block) for block in commands()} == {*reader.said}
+    text = "".join(block.text for block in commands())
+    assert {*re.findall(r"^medtune (\S+)", text, re.MULTILINE)} == {"runs", "diff", "search", "use"}
 
 
 @pytest.mark.slow
@@ -280,8 +275,8 @@ def test_after_a_kill_everything_is_as_it_was_and_the_edit_is_back(reader: Reade
 
 
 def test_a_search_on_the_page_is_the_shipped_one_and_says_what_came_of_it(reader: Reader) -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert parse_yaml(shown, Path("docs/experiments.md")) == read_yaml(ROOT / "searches/lora.yaml")
+    (shown,) = (block.text for block in blocks(PAGE) if block.language == "yaml")
+    assert parse_yaml(shown, PAGE) == read_yaml(ROOT / "searches/lora.yaml")
     assert re.search(r"lora-\w{8}-2, 2 of 2: finetune\.learning_rate=", reader.said["A search beyond grids"])
 
 
