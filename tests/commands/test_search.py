@@ -99,7 +99,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("search")
     write(folder, FILES)
     shutil.copy2(ROOT / "params.yaml", folder)
-    edit_params(folder / "params.yaml", {"finetune.learning_rate": 0.005})
+    edit_params(folder / "params.yaml", {"finetune.learning_rate": 0.01})
     run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
     run("dvc", "init", "--quiet", cwd=folder)
     (folder / ".dvc/.gitignore").write_text((ROOT / ".dvc/.gitignore").read_text())
