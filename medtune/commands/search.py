@@ -145,7 +145,7 @@ def describe_search(found: Found) -> str:
         )
     lines += [
         f"best by validation loss: {best.name}, {best.loss:.4f}; the commit has {found.commit.loss:.4f}",
-        f"The lowest of {len(found.trials)} is partly luck. No trial was asked the test questions; ask this one:",
+        f"The lowest of {len(found.trials)} is partly luck. No trial was asked the test questions; ask it:",
         f"    dvc exp apply {best.name} && dvc repro && medtune diff HEAD",
     ]
     return "\n".join(lines)
