@@ -34,8 +34,9 @@ def test_a_block_of_commands_is_marked_with_how_it_is_tried(page: Path, block: B
     for beginning in block.left_out:
         assert any(line.strip().startswith(beginning) for line in block.text.splitlines())
     files = [ROOT / name for name in (mark["files"] or "").split(", ") if name]
-    if files and block.language != "python":
-        tests = "".join(file.read_text() for file in files)
+    tests = "".join(file.read_text() for file in files)
+    # Tests that read the page run the block as it stands; others run the same commands in words of their own.
+    if files and block.language != "python" and not ("run_block" in tests and page.name in tests):
         for command in re.findall(r"^(?:.* && )?medtune ([\w-]+)", block.text, re.M):
             assert f'"{command}"' in tests, f"none of {block.mark} runs medtune {command}"
 
