@@ -414,6 +414,8 @@ def _without(arguments: argparse.Namespace) -> None:
     found = withdraw(arguments.ids, arguments.file, group=arguments.group)
     print(withdrawal_as_json(found) if arguments.json else describe_withdrawal(found))
     require_proven(found)
+
+
 def _search(arguments: argparse.Namespace) -> None:
     from medtune.commands.search import describe_search, search, search_as_json
 
