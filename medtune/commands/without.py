@@ -302,7 +302,7 @@ def _ids_of(content: Any) -> Iterator[str]:
         for key, value in content.items():
             if key == "id" and isinstance(value, str):
                 yield value
-            elif key == "too_long":
+            elif key == "too_long" and isinstance(value, list):
                 yield from value
             else:
                 yield from _ids_of(value)

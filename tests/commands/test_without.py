@@ -113,7 +113,7 @@ def test_words_that_another_row_says_too_are_told_and_not_proven(tmp_path: Path)
 def test_an_id_is_found_wherever_an_output_has_it(tmp_path: Path) -> None:
     for name, text in {
         "answers.json": '{"answers": [{"id": "gone"}]}',
-        "long.json": '{"too_long": ["gone"]}',
+        "long.json": '{"too_long": ["gone"], "all": {"too_long": 1}}',
         "train.jsonl": '{"id": "kept"}\n{"id": "gone"}\n',
     }.items():
         (tmp_path / name).write_text(text)
