@@ -92,7 +92,7 @@ class Trials:
             return None if stage == "answer-shots" else f"no such stage in {PIPELINE_FILE}"
         content = read_yaml(place / PARAMS_FILE)
         try:
-            key, outputs = _key(place, declared, content), _outputs(declared)
+            key, outputs = _key(place, declared, content), _outputs(stage, declared)
         except (OSError, KeyError, TypeError) as error:
             return f"{PIPELINE_FILE}: {type(error).__name__}: {error}"
         kept = self.folder / "kept" / key
@@ -242,9 +242,10 @@ def _digest(path: Path) -> str:
     return file_sha256(path)
 
 
-def _outputs(declared: Mapping[str, Any]) -> list[str]:
+def _outputs(stage: str, declared: Mapping[str, Any]) -> list[str]:
     listed = [one for role in ("outs", "metrics", "plots") for one in declared.get(role, [])]
-    return [*(one if isinstance(one, str) else next(iter(one)) for one in listed), str(STEPS)]
+    found = [one if isinstance(one, str) else next(iter(one)) for one in listed]
+    return [*found, str(STEPS)] if stage == "finetune" else found
 
 
 def _move_over(source: Path, target: Path) -> None:
