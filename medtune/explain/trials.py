@@ -167,17 +167,19 @@ def few_questions(
     after: Mapping[str, Sequence[Mapping[str, Any]]],
     most: int,
 ) -> dict[str, frozenset[str]]:
-    """Ids of validation and test questions to ask: some of each kind, those first that both revisions have.
+    """Ids of validation and test questions to ask: some of each kind, with choices and without.
 
-    Half as many again are of those that only one has, or has otherwise: they are what may differ.
+    They are of those that both revisions have; half as many again are of those that only one has, or has
+    otherwise: they are what may differ.
     """
     found = {}
     for split in ("validation", "test"):
         old, new = ({row["id"]: row for row in side[split]} for side in (before, after))
         same = [name for name in old if old[name] == new.get(name)]
-        kinds: dict[str, list[str]] = {}
+        # With choices there are likelihoods, which tell a smaller difference than a text does.
+        kinds: dict[tuple[str, bool], list[str]] = {}
         for name in same or list(old):
-            kinds.setdefault(old[name]["kind"], []).append(name)
+            kinds.setdefault((old[name]["kind"], "choices" in old[name]), []).append(name)
         each = -(-most // max(1, len(kinds)))
         chosen = [name for names in kinds.values() for name in names[:each]]
         others = [name for name in [*old, *new] if old.get(name) != new.get(name)]
