@@ -43,7 +43,7 @@ def test_a_stage_that_is_not_run_again_brings_nothing_of_another_trial(tmp_path:
         started.append(f"{stage} in {place.name}")
         (place / "metrics/details.json").write_text("{}")
 
-    running._start = start  # type: ignore[method-assign]
+    running._start = start  # type: ignore[method-assign, assignment]
     for place in places:
         assert running._stage(place, "evaluate") is None
     assert started == ["evaluate in one"]
