@@ -15,6 +15,7 @@ from medtune.commands.address import listen, url_of
 from medtune.commands.demo_app import Shown, demo_app
 from medtune.commands.demo_pair import Pair
 from medtune.commands.demo_run import Answered, Evaluated
+from medtune.model.base import end_ids
 from medtune.model.chat import ChatEncoder
 from tests.answer.test_answerer import ANSWER, PROMPT
 from tests.conftest import build_tiny_llama, example
@@ -23,13 +24,17 @@ HOSTILE = "<img src=x onerror='window.pwned = 1'><script>window.pwned = 1</scrip
 
 
 def build_pair(tokenizer: PreTrainedTokenizerFast, most: int = 24) -> Pair:
-    """Two Llamas of other random weights, whose answers go on for at most so many tokens."""
+    """Two Llamas of other random weights, whose answers go on for so many tokens: none ends by itself."""
     params = ANSWER.model_copy(update={"max_new_tokens": most})
     base = Answerer(build_tiny_llama(), ChatEncoder(tokenizer, PROMPT), params)
     other = build_tiny_llama()
     with torch.no_grad():
         for weights in other.parameters():
             weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    for model in (base.model, other):
+        with torch.no_grad():
+            # A logit of nought is never the largest of some hundred.
+            model.get_output_embeddings().weight[[base.encoder.end_id, *end_ids(model)]] = 0
     return Pair(base, replace(base, model=other), PROMPT, None)
 
 

@@ -150,6 +150,7 @@ class Terminal:
 
 def test_at_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_ends(tmp_path: Path) -> None:
     params = TINY | build_tiny_base(tmp_path / "base") | {"answer.max_new_tokens": 380}
+    (tmp_path / ".dvc").mkdir()
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     edit_params(tmp_path / "params.yaml", params)
     terminal = Terminal(tmp_path)
