@@ -112,14 +112,13 @@ def _explained(
         alone = _varied(running, each, one, other)
         away = None if second.failed else _varied(running, each, other, one)
         made.append((each, alone, away))
-    compared = [sizes(first, second)]
-    compared += [sizes(first, alone) for _, alone, _ in made if alone]
-    compared += [sizes(second, away) for _, _, away in made if away]
-    bounds = _bounds(running, one, first, compared)
+    bounds = _bounds(running, one, first, [second, *(alone for _, alone, _ in made if alone)])
+    # Where B learns faster, a rounded sum grows faster too.
+    others = _bounds(running, other, second, [away for _, _, away in made if away])
     return Explanation(
         names,
         [
-            Tried(each, _effect(first, alone, bounds), _effect(second, away, bounds))
+            Tried(each, _effect(first, alone, bounds), _effect(second, away, others))
             for each, alone, away in made
         ],
         steps=len(first.losses),
@@ -144,11 +143,12 @@ def _effect(own: Outcome, varied: Outcome | None, bounds: Mapping[str, float] | 
     return Effect(judge(found, bounds), found, varied.failed)
 
 
-def _bounds(running: Trials, tree: Tree, outcome: Outcome, compared: list[Sizes]) -> dict[str, float] | None:
-    """Up to where a difference is rounding, measured; None if no difference is so small that it matters."""
-    if not any(size > 0 for found in compared for size in found.numbers.values()):
+def _bounds(running: Trials, tree: Tree, outcome: Outcome, others: list[Outcome]) -> dict[str, float] | None:
+    """Up to where a difference from a revision is rounding, measured; None if there is none to judge."""
+    compared = [size for other in others for size in sizes(outcome, other).numbers.values()]
+    if not any(size > 0 for size in compared):
         return None
-    _say("one more trial: the first with each example in a pass of its own, for the size of rounding")
+    _say(f"one more trial: {tree.name} with each example in a pass of its own, for the size of rounding")
 
     def change(place: Path) -> None:
         for keys, value in NEUTRAL:

@@ -40,7 +40,7 @@ def explain(folder: Path, *options: str) -> dict[str, dict[str, Any]]:
 
 
 def test_everything_that_differs_is_listed_and_nothing_else(here: Path) -> None:
-    edit_params(here / "params.yaml", {"finetune.lora.r": 4, "diff.tolerated_loss": {"accuracy": 0.1}})
+    edit_params(here / "params.yaml", {"finetune.lora.r": 4, "diff.tolerated_loss.accuracy": 0.1})
     edits = {
         "medtune/train/loss.py": "\nUNUSED = 1\n",
         "medtune/train/trainer.py": "\n# A comment changes nothing.\n",
@@ -84,7 +84,6 @@ def test_a_few_steps_say_which_parameter_changed_the_result(here: Path) -> None:
         "finetune.evaluate_every": 7,
         "finetune.tokens_per_pass": 100,
         "finetune.learning_rate": 0.02,
-        "data.max_leakage": 0.1,
     }
     edit_params(here / "params.yaml", changed)
     before = run("git", "status", "--porcelain", cwd=here)
@@ -93,9 +92,6 @@ def test_a_few_steps_say_which_parameter_changed_the_result(here: Path) -> None:
     assert (
         found["finetune.evaluate_every"]["conclusion"]
         == "not seen in 3 steps and 4 answers: what comes later may differ"
-    )
-    assert found["data.max_leakage"]["conclusion"] == (
-        "changes no result: prepare alone reads it, ran in full, and left the same questions"
     )
     verdicts = {
         name: [found[name][side]["verdict"] for side in ("alone", "taken_away")]
