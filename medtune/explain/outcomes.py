@@ -13,7 +13,7 @@ Verdict = Literal["same", "within rounding", "truly", "not run"]
 ORDER: tuple[Verdict, ...] = ("same", "within rounding", "truly", "not run")
 PARTS = ("questions", "training", "answers", "figures")
 """What is compared, from where a difference would begin to where it would arrive."""
-MARGIN = 4.0
+MARGIN = 16.0
 """So many times what summing up in another order does is still called rounding."""
 FLOOR = 2.0**-22
 """Of the size of a number: four units of the last place of float32. Less is not told apart."""

@@ -30,7 +30,17 @@ LIBRARIES = (
         "obonet",
         "sacrebleu",
     ),
-    *("jinja2", "itables", "vl_convert", "torch", "datasets", "accelerate", "transformers.trainer", "peft"),
+    *(
+        "sacrebleu",
+        "jinja2",
+        "itables",
+        "vl_convert",
+        "torch",
+        "datasets",
+        "accelerate",
+        "transformers.trainer",
+        "peft",
+    ),
 )
 """What stages import and what takes long; one that is not installed is a stage's own to complain about."""
 WITHOUT_TORCH = ("stages.code", "stages.prepare")

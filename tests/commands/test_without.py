@@ -33,6 +33,7 @@ def rows(folder: Path, split: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (folder / f"data/prepared/{split}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_row_is_proven_and_compared_and_deletes_nothing(finished: Path) -> None:
     gone = rows(finished, "train")[0]["id"]
     asked = rows(finished, "test")[0]["id"]
