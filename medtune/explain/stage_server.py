@@ -20,27 +20,9 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    *(
-        "numpy",
-        "scipy.stats",
-        "pyarrow.parquet",
-        "pydantic",
-        "ruamel.yaml",
-        "networkx",
-        "obonet",
-        "sacrebleu",
-    ),
-    *(
-        "sacrebleu",
-        "jinja2",
-        "itables",
-        "vl_convert",
-        "torch",
-        "datasets",
-        "accelerate",
-        "transformers.trainer",
-        "peft",
-    ),
+    *("numpy", "scipy.stats", "pyarrow.parquet", "pydantic", "ruamel.yaml", "networkx", "obonet"),
+    *("sacrebleu", "jinja2", "itables", "vl_convert"),
+    *("torch", "datasets", "accelerate", "transformers.trainer", "peft"),
 )
 """What stages import and what takes long; one that is not installed is a stage's own to complain about."""
 WITHOUT_TORCH = ("stages.code", "stages.prepare")

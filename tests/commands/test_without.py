@@ -49,7 +49,8 @@ def test_a_run_without_a_row_is_proven_and_compared_and_deletes_nothing(finished
     # The workspace, the commit and the row in its file are as they were.
     after = run("git", "rev-parse", "HEAD", cwd=finished) + run("git", "status", "--porcelain", cwd=finished)
     assert after == before and f'"id": "{gone}"' in (finished / QUESTIONS).read_text()
-    lock = run("git", "show", f"{found['experiment']}:dvc.lock", cwd=finished)
+    named = ("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{found['experiment']}")
+    lock = run("git", "show", f"{run(*named, cwd=finished).strip()}:dvc.lock", cwd=finished)
     assert re.search(rf"without:\n\s+- '?{min(gone, asked)}'?\n\s+- '?{max(gone, asked)}'?\n", lock)
     again = attempt(*MEDTUNE, "without", gone, asked, cwd=finished, env=env)
     assert again.returncode == 1 and f"experiment {found['experiment']} is there already" in again.stderr
