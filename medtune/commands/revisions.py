@@ -103,7 +103,7 @@ def _recorded(repo: Repo, name: str) -> str:
     found = next((one for path, one in outputs.items() if path.endswith(f"/{RESULTS}")), None)
     if found is None or not found.hash_info:
         raise MedtuneError(f"{name}: has no {RESULTS}: its pipeline has not run; run `dvc repro` there")
-    if stale := [*_not_its_own(repo, found.stage, outputs), *_other_params(repo)]:
+    if stale := [*_not_its_own(repo, found.stage, outputs, set()), *_other_params(repo)]:
         raise MedtuneError(
             f"{name}: {RESULTS} is not of its {stale[0]}, which changed after the run; "
             + ("run `dvc repro`" if name == WORKSPACE else f"run `dvc repro` on it (git checkout {name})")
@@ -133,8 +133,13 @@ def _content(repo: Repo, output: Output, name: str) -> bytes:
         raise missing from None
 
 
-def _not_its_own(repo: Repo, stage: PipelineStage, outputs: dict[str, Output]) -> Iterator[str]:
-    """What a stage, or one whose outputs it reads, depends on and is not what its run has read."""
+def _not_its_own(
+    repo: Repo, stage: PipelineStage, outputs: dict[str, Output], seen: set[str]
+) -> Iterator[str]:
+    """What a stage, or one whose outputs it reads, depends on and is not what its run has read.
+
+    What is in `seen` was looked at: `evaluate` reads six outputs of two stages that read a third.
+    """
     if stage.changed_stage():
         yield f"command in dvc.yaml ({stage.addressing})"
     for dependency in stage.deps:
@@ -151,10 +156,15 @@ def _not_its_own(repo: Repo, stage: PipelineStage, outputs: dict[str, Output]) -
             yield dependency.def_path
         if source is None or not isinstance(source.stage, PipelineStage):
             continue
-        if source.stage.name == CODE_STAGE:
+        is_code = source.stage.name == CODE_STAGE
+        name = source.def_path if is_code else source.stage.addressing
+        if name in seen:
+            continue
+        seen.add(name)
+        if is_code:
             yield from _other_code(repo, source)
         else:
-            yield from _not_its_own(repo, source.stage, outputs)
+            yield from _not_its_own(repo, source.stage, outputs, seen)
 
 
 def _names(dependency: ParamsDependency) -> list[str]:
