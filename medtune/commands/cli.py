@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: compute.threads)")
     serve.set_defaults(call=_serve)
     demo = commands.add_parser("demo", help="a page on which the base and the adapter answer side by side")
-    demo.add_argument("--adapter", type=Path, default=Path("models/adapter"), help="default: %(default)s")
+    demo.add_argument(
+        "--adapter", type=path_from_here, default=Path("models/adapter"), help="default: %(default)s"
+    )
     demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, loopback)")
     demo.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0: a free one")
     demo.set_defaults(call=_demo)
@@ -164,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     seeds.set_defaults(call=_seeds)
     without = commands.add_parser("without", help="a run that never saw some rows, and the proof of it")
     without.add_argument("ids", nargs="*", metavar="ID", help="of the rows")
-    without.add_argument("--file", type=Path, help="a file of ids, one a line")
+    without.add_argument("--file", type=path_from_here, help="a file of ids, one a line")
     without.add_argument("--group", action="store_true", help="and all rows of the same groups")
     without.add_argument("--json", action="store_true", help="the same for programs")
     without.set_defaults(call=_without)

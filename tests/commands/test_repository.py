@@ -89,6 +89,8 @@ def test_a_commit_is_no_path(top: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_code_of_another_repository_is_told(
     top: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (top / "medtune/commands").mkdir(parents=True, exist_ok=True)
+    (top / "medtune/commands/cli.py").touch()
     monkeypatch.chdir(top / "docs")
     enter(needed=True)
     assert Path.cwd() == top
