@@ -19,7 +19,7 @@ from medtune.core.yaml_file import parse_yaml, read_yaml
 from medtune.run.lock_file import read_lock
 from tests.blocks import Block, blocks
 from tests.conftest import ROOT
-from tests.project import REDUCED, commit, environment, run
+from tests.project import commit, environment, run
 from tests.tiny import build_tiny_base, create_tiny_project
 
 PAGE = ROOT / "docs/experiments.md"
@@ -238,7 +238,7 @@ def test_two_workers_at_once_make_what_one_run_makes(tmp_path: Path) -> None:
     (made,) = (
         out["md5"] for out in read_lock(project / "dvc.lock")["finetune"]["outs"] if out["path"] == WEIGHTS
     )
-    assert read_yaml(project / "params.yaml")["finetune"]["lora"]["r"] == REDUCED["finetune.lora.r"]
+    assert read_yaml(project / "params.yaml")["finetune"]["lora"]["r"] == 16
     assert weights(project, tip(project, "rank-2")) == made
     assert weights(project, tip(project, "rank-1")) != made
 
