@@ -220,7 +220,7 @@ def test_every_command_of_the_page_is_in_a_block_that_ran(reader: Reader) -> Non
 @pytest.mark.slow
 def test_two_workers_at_once_make_what_one_run_makes(tmp_path: Path) -> None:
     project = create_tiny_project(
-        tmp_path / "medtune", build_tiny_base(tmp_path / "base"), {}, prepared=False
+        tmp_path / "medtune", build_tiny_base(tmp_path / "base"), {"finetune.lora.r": 16}, prepared=False
     )
     run("medtune", "add", cwd=project)
     commit(project, "Data")
