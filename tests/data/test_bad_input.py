@@ -980,7 +980,7 @@ def test_the_stage_says_it_in_lines_with_exit_code_1_and_leaves_what_there_was(p
     done = run()
     assert done.returncode == 0, done.stderr
     made = {path: path.read_bytes() for path in Path("data/prepared").iterdir()}
-    assert len(made) == 6
+    assert len(made) == 7
     for content, told in (
         (
             lines([*WORDS, {"question": "", "answer": "A"}, {"question": "Q?"}]),

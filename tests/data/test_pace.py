@@ -129,7 +129,7 @@ def test_a_slow_run_writes_the_same_files(
     clock.step = 1
     assert written() == before
     slow = capsys.readouterr()
-    assert len(before) == 7
+    assert len(before) == 8
     assert slow.out == quick.out
     assert quick.err == ""
     for doing in ("reading mine", "writing train", "writing test"):
