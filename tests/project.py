@@ -14,8 +14,6 @@ from tests.conftest import ROOT, edit_params
 
 REDUCED: dict[str, object] = {
     "data.kinds.organ_system.train": 64,
-    # With 16, as by default, each checkpoint has 60 MB, which every clone of a test would hold twice.
-    "finetune.lora.r": 2,
     "finetune.evaluate_every": 3,
     "answer.examples_per_kind": 6,
     "answer.max_new_tokens": 12,
