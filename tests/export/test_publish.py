@@ -50,6 +50,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with an export that has passed."""
     export = tmp_path / "here/models/export/merged"
     export.mkdir(parents=True)
+    (tmp_path / "here/.dvc").mkdir()
     adapter = tmp_path / "here/models/adapter"
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
@@ -92,7 +93,7 @@ def publish(folder: Path, hub: Hub, *options: str, token: str | None = TOKEN) ->
 
 def test_without_yes_it_is_shown_and_nothing_is_asked_of_the_hub(folder: Path, hub: Hub) -> None:
     status, said = publish(folder, hub, token=None)
-    assert status == 0
+    assert status == 0, said
     for path in (folder / "models/export/merged").iterdir():
         assert path.name in said
     assert "base_model: org/base" in said
