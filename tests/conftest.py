@@ -1,11 +1,14 @@
 """A tokenizer and a Llama small enough to build in a test, in the styles of SmolLM2 and Llama 3."""
 
+import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
@@ -170,9 +173,38 @@ EARLIER = [
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository at reduced sizes with one finished and committed run. Copy it; leave it as it is."""
-    from tests.project import STAGES, commit, create_project, repro
+    from tests.project import create_project
 
-    folder = create_project(tmp_path_factory.mktemp("finished") / "medtune")
-    assert repro(folder) == set(STAGES)
-    commit(folder, "A reduced run")
-    return folder
+    return _finished_once(tmp_path_factory, "reduced", lambda top: create_project(top / "medtune"))
+
+
+@pytest.fixture(scope="session")
+def finished_tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a tiny model, in the folder `base` beside it, and sums. Copy it; leave it as it is."""
+    from tests.tiny import build_tiny_base, create_tiny_project
+
+    def create(top: Path) -> Path:
+        params = {"answer.examples_per_kind": 8, "answer.max_new_tokens": 8}
+        return create_tiny_project(top / "medtune", build_tiny_base(top / "base"), params, prepared=False)
+
+    return _finished_once(tmp_path_factory, "tiny", create)
+
+
+def _finished_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, create: Callable[[Path], Path]
+) -> Path:
+    """A project that is created and run by the first of the processes of the tests that needs it."""
+    from tests.project import STAGES, commit, repro
+
+    top = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        top = top.parent
+    place, done = top / f"finished-{name}", top / f"finished-{name}.done"
+    with FileLock(top / f"finished-{name}.lock"):
+        if not done.exists():
+            place.mkdir()
+            folder = create(place)
+            assert repro(folder) == set(STAGES)
+            commit(folder, "A run")
+            done.touch()
+    return place / "medtune"

@@ -61,10 +61,10 @@ class Outcome:
 class Victim:
     """A repository with a finished run, an edit to be run, and what an undisturbed run makes of it."""
 
-    def __init__(self, folder: Path, params: Mapping[str, object] | None = None) -> None:
-        self.progress = folder / "progress"
+    def __init__(self, project: Path) -> None:
+        self.progress = project.parent / "progress"
         self.env = {"MEDTUNE_PROGRESS": str(self.progress)}
-        self.project = create_project(folder / "medtune", {"finetune.evaluate_every": 1} | dict(params or {}))
+        self.project = project
         repro(self.project, env=self.env)
         commit(self.project, "Before")
         self._before = self._adapter()
@@ -194,7 +194,7 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         print("two undisturbed runs, to compare with ...", flush=True)
-        victim = Victim(Path(folder))
+        victim = Victim(create_project(Path(folder) / "medtune", {"finetune.evaluate_every": 1}))
         print(f"the second took {victim.seconds:.0f} s\n", flush=True)
         print(f"{'kill':>4}  {'signal':<8}{'moment':<22}{'in stage':<14}{'done':>5}{'kept':>6}  same bytes")
         outcomes = []

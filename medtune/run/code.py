@@ -18,6 +18,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -86,13 +87,13 @@ def digest(entry_point: str, *, quantised: bool, root: Path = ROOT) -> dict[str,
     modules = closure(entry_point, root)
     counted = {
         distribution
-        for name, trees in modules.items()
-        for package in _foreign(name, trees)
+        for name, module in modules.items()
+        for package in _foreign(name, module)
         if quantised or package != ONLY_QUANTISED
         for distribution in CAN_CHANGE_BYTES.get(package, ())
     }
     versions = locked_versions(root / RUNTIME_LOCK)
-    meanings = {name: _meaning_digest(tree) for name, tree in modules.items()}
+    meanings = {name: module.meaning for name, module in modules.items()}
     return {
         "modules": dict(sorted((meanings | _page_digests(modules, root)).items())),
         "packages": {name: versions[name] for name in sorted(counted)},
@@ -124,35 +125,30 @@ def is_quantised(content: Mapping[str, Any]) -> bool:
     return isinstance(compute, Mapping) and compute.get("quantization") is not None
 
 
-def closure(entry_point: str, root: Path = ROOT) -> dict[str, ast.Module]:
-    """Every module of this repository that `entry_point` can import, by its path, with its syntax tree."""
-    found: dict[str, ast.Module] = {}
+@dataclass(frozen=True)
+class Module:
+    """What a module is to the digests: its meaning's digest, and what it imports, names in modules too.
+
+    Imports are those anywhere in it but for type checkers alone.
+    """
+
+    meaning: str
+    imports: frozenset[str]
+
+
+def closure(entry_point: str, root: Path = ROOT) -> dict[str, Module]:
+    """Every module of this repository that `entry_point` can import, by its path."""
+    found: dict[str, Module] = {}
     waiting = [entry_point]
     while waiting:
-        module = waiting.pop()
-        file = _source_file(module, root)
-        if file is None or (name := file.relative_to(root).as_posix()) in found:
+        name = waiting.pop()
+        file = _source_file(name, root)
+        if file is None or (path := file.relative_to(root).as_posix()) in found:
             continue
-        found[name] = _parsed(file, file.stat().st_mtime_ns)
-        parents = [module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1)]
-        waiting += [*parents, *imported(found[name], name)]
+        found[path] = _read(path, file.read_bytes())
+        parents = [name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1)]
+        waiting += [*parents, *found[path].imports]
     return found
-
-
-def imported(tree: ast.AST, name: str) -> set[str]:
-    """The modules, and names in modules, that a module imports anywhere but for type checkers alone.
-
-    `name` is only named in errors.
-    """
-    names = set()
-    for node in _running(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            if node.level or node.module is None:
-                raise MedtuneError(f"{name}, line {node.lineno}: a relative import; accepted: absolute ones")
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
@@ -215,9 +211,9 @@ def _is_in(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def _foreign(name: str, tree: ast.AST) -> Iterator[str]:
-    for module in imported(tree, name):
-        package = module.partition(".")[0]
+def _foreign(name: str, module: Module) -> Iterator[str]:
+    for imported in module.imports:
+        package = imported.partition(".")[0]
         if package in CODE or package in sys.stdlib_module_names:
             continue
         if package not in CAN_CHANGE_BYTES and package not in CANNOT_CHANGE_BYTES:
@@ -233,13 +229,24 @@ def _source_file(module: str, root: Path) -> Path | None:
 
 
 @cache
-def _parsed(file: Path, _: int) -> ast.Module:
-    """The syntax tree of a file as it is at a time of change."""
+def _read(path: str, source: bytes) -> Module:
+    """The module with that source. Stages ask at their start and at their end: no source is parsed twice."""
     try:
-        return ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
-        raise MedtuneError(f"{file}, line {line}: not Python: {error}") from None
+        raise MedtuneError(f"{path}, line {line}: not Python: {error}") from None
+    return Module(_short_digest(repr(_meaning(tree)).encode()), frozenset(_imports(tree, path)))
+
+
+def _imports(tree: ast.AST, path: str) -> Iterator[str]:
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise MedtuneError(f"{path}, line {node.lineno}: a relative import; accepted: absolute ones")
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
@@ -252,10 +259,6 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
             waiting += node.orelse
         else:
             waiting += ast.iter_child_nodes(node)
-
-
-def _meaning_digest(tree: ast.AST) -> str:
-    return _short_digest(repr(_meaning(tree)).encode())
 
 
 def _page_digests(modules: Iterable[str], root: Path) -> dict[str, str]:

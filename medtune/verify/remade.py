@@ -62,15 +62,20 @@ def run_again(stage: str) -> None:
         for name in [*(item["path"] for item in locked["deps"]), *locked["params"], PIPELINE_FILE]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(Path(name).absolute())
-        variables = {"PYTHONPATH": str(Path.cwd()), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", f"stages.{stage}"]
-        run = subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
+        run = _run(stage, folder)
         if run.returncode != 0:
             reason = (run.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
             raise MedtuneError(f"{stage} does not run on what is here: {reason}")
         # What it made, also if dvc.yaml names it no more; and the outputs, for files that it did not make.
         for name in sorted(_made_in(folder) | {item["path"] for item in locked["outs"]}):
             require_same_files(Path(name), folder / name, f"what {stage} makes of its inputs")
+
+
+def _run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the code that is here in another folder."""
+    variables = {"PYTHONPATH": str(Path.cwd()), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    return subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
 
 
 def check_record() -> None:

@@ -1,20 +1,18 @@
 """The log-likelihood of every choice is that of a pass of its own."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from medtune.answer.choices import choice_log_likelihoods
 from medtune.model.attention import implementation
 from medtune.verify.chain import verify_chain
-from tests.conftest import build_tiny_llama
-from tests.project import repro
-from tests.tiny import create_tiny_project, save_base
 
 END = 7
 PROMPTS = [
@@ -71,11 +69,9 @@ def test_a_question_alone_has_the_figures_it_has_in_a_batch(tiny_llama: LlamaFor
 
 @pytest.mark.slow
 def test_the_pipeline_picks_the_likeliest_choice_and_verify_sees_another(
-    tmp_path: Path, chatml_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    finished_tiny_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = save_base(build_tiny_llama(), chatml_tokenizer, tmp_path / "base")
-    project = create_tiny_project(tmp_path / "medtune", base, {"finetune.epochs": 0.2})
-    repro(project)
+    project = shutil.copytree(finished_tiny_project, tmp_path / "medtune", symlinks=True)
     content = json.loads((project / "metrics/evaluation_results.json").read_text())
     closed = [row for row in content["results"] if "log_likelihoods" in row]
     assert 0 < len(closed) < len(content["results"])

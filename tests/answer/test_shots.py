@@ -21,9 +21,8 @@ from medtune.model.chat import ChatEncoder
 from medtune.model.forward import shared_length
 from medtune.model.params import PromptParams
 from medtune.verify.chain import verify_chain
-from tests.conftest import build_tiny_llama, edit_params, example
+from tests.conftest import edit_params, example
 from tests.project import attempt, repro, run
-from tests.tiny import create_tiny_project, save_base
 
 PROMPT = PromptParams(system="Answer briefly.", date="26 Jul 2024")
 ANSWER = AnswerParams(
@@ -123,17 +122,9 @@ def test_shots_that_the_context_has_no_room_for_are_an_error(answerer: Answerer)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, chatml_tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("shots")
-    base = save_base(build_tiny_llama(), chatml_tokenizer, folder / "base")
-    params: dict[str, object] = {
-        "finetune.epochs": 0.2,
-        "answer.max_new_tokens": 8,
-        "prompt.system": "Answer.",
-    }
-    made = create_tiny_project(folder / "medtune", base, params)
-    repro(made)
-    return made
+def project(finished_tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shots") / "medtune"
+    return shutil.copytree(finished_tiny_project, folder, symlinks=True)
 
 
 def content(name: str) -> Any:

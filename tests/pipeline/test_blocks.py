@@ -9,8 +9,7 @@ import pytest
 
 from tests.blocks import Block, blocks, run_block
 from tests.conftest import ROOT, edit_params
-from tests.project import STAGES, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import run
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKS = re.compile(r"run|run by: (?P<files>tests/\S+\.py(?:, tests/\S+\.py)*)|not run: \S.*")
@@ -20,11 +19,6 @@ COMMANDS = [
     for block in blocks(page)
     if block.is_commands
 ]
-FEW = {
-    "data.kinds": {"definition": {"train": 24, "validation": 4, "test": 12}},
-    "finetune.evaluate_every": 3,
-    "answer.max_new_tokens": 8,
-}
 
 
 @pytest.mark.parametrize(("page", "block"), COMMANDS)
@@ -41,24 +35,16 @@ def test_a_block_of_commands_is_marked_with_how_it_is_tried(page: Path, block: B
             assert f'"{command}"' in tests, f"none of {block.mark} runs medtune {command}"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny project with a committed run, and what the README takes for given beside it."""
-    folder = tmp_path_factory.mktemp("pages")
-    project = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), FEW, prepared=False)
-    assert repro(project) == set(STAGES)
-    commit(project, "A run")
-    for key, value in {"name": "Test", "email": "test@localhost"}.items():
-        run("git", "config", f"user.{key}", value, cwd=project)
-    return project
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.runs for block in blocks(page))], ids=lambda page: page.name
 )
-def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, finished: Path, tmp_path: Path) -> None:
-    project = shutil.copytree(finished, tmp_path / "medtune", symlinks=True)
+def test_the_blocks_of_a_page_run_one_after_the_other(
+    page: Path, finished_tiny_project: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(finished_tiny_project, tmp_path / "medtune", symlinks=True)
+    for key, value in {"name": "Test", "email": "test@localhost"}.items():
+        run("git", "config", f"user.{key}", value, cwd=project)
     # "Change something, commit it, compare": the change.
     edit_params(project / "params.yaml", {"evaluate.seed": 8})
     for name in ("predictions", "others"):

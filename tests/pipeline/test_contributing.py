@@ -11,7 +11,6 @@ import pytest
 from medtune.run.code import digest, entry_points
 from tests.conftest import ROOT
 from tests.project import attempt, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
 
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 RECIPES = {
@@ -22,11 +21,6 @@ RECIPES = {
     )
 }
 """By title: language, file and text of each block."""
-FEW = {
-    "data.kinds": {"definition": {"train": 24, "validation": 4, "test": 12}},
-    "finetune.evaluate_every": 3,
-    "answer.max_new_tokens": 8,
-}
 
 
 def apply(change: str, name: str, folder: Path) -> None:
@@ -61,14 +55,13 @@ def in_shell(line: str, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a finished and committed run of a tiny model. Copy it; leave it as it is."""
-    folder = tmp_path_factory.mktemp("contributing")
-    project = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), FEW, prepared=False)
-    repro(project)
+def finished(finished_tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished and committed run whose params.yaml has its comments. Copy it; leave it as it is."""
+    project = tmp_path_factory.mktemp("contributing") / "medtune"
+    shutil.copytree(finished_tiny_project, project, symlinks=True)
     # Its words were lost where its values were set.
     in_shell("make params", project)
-    commit(project, "A run")
+    commit(project, "Its words")
     return project
 
 

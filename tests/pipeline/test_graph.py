@@ -90,8 +90,8 @@ def test_no_module_of_a_stage_reads_parameters_on_its_own(stage: Stage) -> None:
     sections = {section.__name__ for each in STAGES.values() for section in each.sections}
     callers = {
         (name, node.func.value.id)
-        for name, tree in closure(f"stages.{stage.module}").items()
-        for node in ast.walk(tree)
+        for name in closure(f"stages.{stage.module}")
+        for node in ast.walk(ast.parse((ROOT / name).read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "load"
@@ -129,9 +129,9 @@ def test_every_path_in_the_code_is_declared(stage: Stage) -> None:
     unrecorded = {"metrics/timing.json", "metrics/environment.json"}
     paths = {
         literal
-        for name, tree in closure(f"stages.{stage.module}").items()
+        for name in closure(f"stages.{stage.module}")
         if name.startswith("stages/")
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse((ROOT / name).read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Path"
         for argument in node.args
         if isinstance(argument, ast.Constant) and isinstance(literal := argument.value, str)

@@ -16,8 +16,7 @@ from medtune.run.lock_file import read_lock
 from tests.blocks import Block, blocks, run_block
 from tests.conftest import ROOT
 from tests.hub import faults_of_card
-from tests.project import attempt, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import attempt, commit, run
 
 pytestmark = pytest.mark.slow
 
@@ -56,17 +55,14 @@ class Registry:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+def registry(finished_tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """The page's blocks up to what a consumer fetches, each as it stands."""
     top = tmp_path_factory.mktemp("registry")
     found = Registry(top / "medtune", top / "origin.git", top / "storage", top / "consumer")
     found.consumer.mkdir()
-    base = build_tiny_base(top / "base")
-    params = {"answer.examples_per_kind": 4, "answer.max_new_tokens": 4}
-    project = create_tiny_project(found.project, base, params, prepared=False)
+    project = shutil.copytree(finished_tiny_project, found.project, symlinks=True)
     run("dvc", "remote", "modify", "storage", "url", str(found.storage), cwd=project)
-    repro(project)
-    commit(project, "A run")
+    commit(project, "A remote")
     run("git", "init", "--quiet", "--bare", str(found.origin), cwd=top)
     run("git", "remote", "add", "origin", str(found.origin), cwd=project)
     found.run(REGISTER, project)

@@ -9,29 +9,18 @@ import pytest
 from medtune.core.hashing import file_sha256
 from medtune.run.lock_file import entries, read_lock
 from tests.conftest import edit_params
-from tests.project import STAGES, attempt, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import attempt, repro, run
 
 pytestmark = pytest.mark.slow
 
 QUICK = {"code"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one finished run."""
-    base = build_tiny_base(tmp_path_factory.mktemp("base") / "base")
-    folder = create_tiny_project(tmp_path_factory.mktemp("reruns") / "medtune", base, {})
-    assert repro(folder) == set(STAGES) - {"code", "prepare"}
-    commit(folder, "Finished")
-    return folder
-
-
 @pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be edited. It shares nothing with the others, not even DVC's memory of runs."""
+def project(finished_tiny_project: Path, tmp_path: Path) -> Path:
+    """A finished run, to be edited. It shares nothing with the others, not even DVC's memory of runs."""
     folder = tmp_path / "medtune"
-    shutil.copytree(finished, folder, symlinks=True)
+    shutil.copytree(finished_tiny_project, folder, symlinks=True)
     assert repro(folder) == set()
     return folder
 

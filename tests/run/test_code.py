@@ -39,7 +39,7 @@ OTHER = [
 
 
 def meaning(text: str) -> str:
-    return code._meaning_digest(ast.parse(text))
+    return code._read("a.py", text.encode()).meaning
 
 
 @pytest.fixture
@@ -193,9 +193,10 @@ def test_the_shipped_digest_files_are_those_of_the_shipped_code() -> None:
         assert read_json(ROOT / code.DIGESTS / f"{name}.json") == meant
 
 
-def test_what_a_type_checker_alone_imports_does_not_count() -> None:
+def test_what_a_type_checker_alone_imports_does_not_count(tmp_path: Path) -> None:
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\nelse:\n    import numpy\n"
-    assert code.imported(ast.parse(text), "a.py") == {"typing", "typing.TYPE_CHECKING", "numpy"}
+    (tmp_path / "a.py").write_text(text)
+    assert code.closure("a", tmp_path)["a.py"].imports == {"typing", "typing.TYPE_CHECKING", "numpy"}
 
 
 def test_a_package_nobody_has_judged_is_refused(copy: Path) -> None:

@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from transformers import PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
 from medtune.run.launch import Launch
-from tests.conftest import ROOT, build_tiny_llama, edit_params
+from tests.conftest import ROOT, edit_params
 from tests.project import attempt, run
 from tests.servers import unused_port
-from tests.tiny import create_tiny_project, save_base
 from tests.tools import digests
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs/accelerate").glob("*.yaml"))
@@ -89,18 +87,9 @@ def test_a_launch_that_cannot_be_says_why(
 
 
 @pytest.fixture(scope="module")
-def base(
-    tmp_path_factory: pytest.TempPathFactory, chatml_tokenizer: PreTrainedTokenizerFast
-) -> dict[str, object]:
-    return save_base(build_tiny_llama(), chatml_tokenizer, tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, base: dict[str, object]) -> Path:
+def alone(finished_tiny_project: Path) -> Path:
     """A repository where one process has trained and evaluated."""
-    folder = create_tiny_project(tmp_path_factory.mktemp("alone") / "medtune", base, {})
-    run("dvc", "repro", "evaluate", cwd=folder)
-    return folder
+    return finished_tiny_project
 
 
 @pytest.fixture(scope="module")

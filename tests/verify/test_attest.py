@@ -35,18 +35,13 @@ from medtune.verify.rebuilders import (
     write_statement,
 )
 from medtune.verify.statement import Descriptor, Facts, Statement, facts_of, statement_of
-from tests.project import STAGES, attempt, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import STAGES, attempt, commit, run
 
 pytestmark = pytest.mark.slow
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 ADAPTER = "models/adapter/adapter_model.safetensors"
 TIMES = ("2026-01-01T10:00:00Z", "2026-01-01T10:05:00Z")
-SIZES = {
-    "data.kinds": {"definition": {"train": 40, "validation": 8, "test": 8}},
-    "answer.max_new_tokens": 4,
-}
 
 
 def own_environment(folder: Path) -> None:
@@ -71,12 +66,12 @@ def bob() -> CryptoSigner:
 
 
 @pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory: pytest.TempPathFactory, alice: Path) -> Path:
+def rebuilt(finished_tiny_project: Path, tmp_path_factory: pytest.TempPathFactory, alice: Path) -> Path:
     """A finished, committed run whose cache is shared and full, which alice has rebuilt by `make rebuild`."""
     top = tmp_path_factory.mktemp("attest")
-    project = create_tiny_project(top / "medtune", build_tiny_base(top / "base"), SIZES, prepared=False)
+    project = shutil.copytree(finished_tiny_project, top / "medtune", symlinks=True)
+    shutil.move(project / ".dvc/cache", top / "shared")
     run("dvc", "config", "cache.dir", str(top / "shared"), cwd=project)
-    repro(project)
     run(*MEDTUNE, "attest", "--new-key", "alice", "--key", str(alice), cwd=project)
     commit(project, "A run, and whom to trust")
     own_environment(project)

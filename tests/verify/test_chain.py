@@ -1,10 +1,12 @@
 """`medtune verify`: an honest run holds, and tampering breaks its link even if dvc.lock vouches for it."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from medtune.core.errors import MedtuneError
+from medtune.core.hashing import file_sha256
 from medtune.run.lock_file import dvc_md5, entries, read_lock
-from medtune.verify import rerun
+from medtune.verify import remade, rerun
 from medtune.verify.chain import (
     LINKS,
     ON_TRUST,
@@ -27,7 +30,6 @@ from medtune.verify.chain import (
 from medtune.verify.uncommitted import uncommitted
 from tests.conftest import edit_params
 from tests.project import STAGES, attempt, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -45,24 +47,43 @@ STRUCTURE = "dvc.lock has the stages of dvc.yaml"
 Content = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished and committed run of a model so small that it can be checked many times."""
-    folder = tmp_path_factory.mktemp("tiny")
-    base = build_tiny_base(folder / "base")
-    project = create_tiny_project(
-        folder / "medtune", base, {"answer.examples_per_kind": 8, "answer.max_new_tokens": 8}
-    )
-    repro(project)
-    commit(project, "A tiny run")
-    return project
+@pytest.fixture(scope="module", autouse=True)
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the chain runs again runs once for the same inputs and code: most tests change neither."""
+    known: dict[str, tuple[subprocess.CompletedProcess[str], Path]] = {}
+    really_run = remade._run
+
+    def content(folder: Path) -> dict[str, str]:
+        paths = [Path(top, name) for top, _, names in os.walk(folder, followlinks=True) for name in names]
+        return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths if path.is_file()}
+
+    def run_once(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        code = [content(Path(name)) for name in ("medtune", "stages", "requirements")]
+        modules = sorted(path.as_posix() for pattern in ("*", "*/*.py") for path in Path().glob(pattern))
+        key = json.dumps([stage, content(folder), code, modules], sort_keys=True)
+        if key not in known:
+            inputs = {path for path in folder.rglob("*") if path.is_symlink()}
+            done, made = really_run(stage, folder), tmp_path_factory.mktemp("made")
+            for path in set(folder.rglob("*")) - inputs:
+                if path.is_file():
+                    copy = made / path.relative_to(folder)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
+            known[key] = done, made
+        done, made = known[key]
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remade, "_run", run_once)
+        yield
 
 
 @pytest.fixture
-def project(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(finished_tiny_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the run, as the current folder."""
     folder = tmp_path / "medtune"
-    shutil.copytree(tiny_run, folder, symlinks=True)
+    shutil.copytree(finished_tiny_project, folder, symlinks=True)
     monkeypatch.chdir(folder)
     return folder
 
