@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from medtune.answer.answerer import Answerer
 from medtune.commands.address import is_loopback
 from medtune.commands.demo import demo
 from medtune.commands.demo_app import LISTED, MOST
-from medtune.commands.demo_pair import Pair, switched
+from medtune.commands.demo_pair import Pair, Said, switched
 from medtune.core.errors import MedtuneError
 from medtune.model.adapter import attach_lora
 from medtune.model.params import ModelParams
@@ -89,9 +89,21 @@ def test_what_cannot_be_asked_is_one_line(client: httpx2.Client, question: objec
     assert said(asked(client, "Fever?"))
 
 
+class SlowPair(Pair):
+    """One that is still at its first answer when the second question comes."""
+
+    def ask(self, question: str) -> Generator[Said, None, None]:
+        for said in super().ask(question):
+            time.sleep(0.02)
+            yield said
+
+
 def test_whoever_leaves_makes_room_for_the_next(chatml_tokenizer: PreTrainedTokenizerFast) -> None:
     pair = build_pair(chatml_tokenizer, most=450)
-    with served(pair, shown(ROWS)) as url, httpx2.Client(base_url=url, trust_env=False) as client:
+    with (
+        served(SlowPair(pair.base, pair.tuned, pair.prompt, None), shown(ROWS)) as url,
+        httpx2.Client(base_url=url, trust_env=False) as client,
+    ):
         with client.stream("POST", "/ask", json={"question": "?"}) as first:
             assert "ahead" in next(first.iter_lines())
             with client.stream("POST", "/ask", json={"question": "?"}) as second:

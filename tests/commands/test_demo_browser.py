@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, Page, expect
 from transformers import PreTrainedTokenizerFast
 
 from medtune.commands.demo_pair import Pair
-from tests.browser import chromium
+from tests.browser import chromium, visitor
 from tests.commands.demoed import HOSTILE, build_pair, evaluated, served, shown
 
 TOLD = "Not medical advice. Answers may be wrong and are no basis for any decision about health."
@@ -37,37 +37,13 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def opened(browser: Browser, address: str) -> Iterator[Open]:
     """Opens the page; at the end it has complained of nothing, and asked no other host for anything."""
-    contexts, complaints, requests = [], [], []
+    with visitor(browser, ("data:", "http://127.0.0.1:")) as visiting:
 
-    def on_console(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
+        def open_page(url: str = address, **options: Any) -> Page:
+            return visiting.open(url, **options)
 
-    def on_request(request: Request) -> None:
-        requests.append(request.url)
-
-    def on_page_error(error: Exception) -> None:
-        complaints.append(str(error))
-
-    def open_page(url: str = address, **options: Any) -> Page:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(20_000)
-        page = context.new_page()
-        page.on("console", on_console)
-        page.on("pageerror", on_page_error)
-        page.on("request", on_request)
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [
-        url for url in requests if not url.startswith((f"{address}/", "data:", "http://127.0.0.1:"))
-    ] == []
-    assert requests
+        yield open_page
+    assert visiting.requests
 
 
 def ask(page: Page, question: str) -> None:
@@ -167,7 +143,7 @@ def test_a_run_that_is_not_the_adapters_is_not_shown(opened: Open, pair: Pair) -
         )
         expect(page.locator("#picked")).to_have_count(0)
         ask(page, "What is fever?")
-        expect(page.locator("#tuned")).not_to_be_empty()
+        expect(page.locator("#note")).to_contain_text("Cut off at 120 tokens")
 
 
 @pytest.mark.parametrize("width", [320, 360])

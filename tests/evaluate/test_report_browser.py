@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import chromium
+from tests.browser import chromium, visitor
 from tests.conftest import example
 from tests.evaluate.evaluated import questions, report_of
 
@@ -44,35 +44,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Open]:
     """Opens a page; at the end none has complained, and none asked for anything but its own file."""
-    contexts, complaints, requests = [], [], []
+    with visitor(browser, ("file:", "data:")) as visiting:
 
-    def on_console(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
+        def open_page(file: Path, **options: Any) -> Page:
+            page = visiting.open(file.as_uri(), **options)
+            expect(page.locator("#shown")).to_contain_text("questions")
+            return page
 
-    def on_request(request: Request) -> None:
-        requests.append(request.url)
-
-    def on_page_error(error: Exception) -> None:
-        complaints.append(str(error))
-
-    def open_page(file: Path, **options: Any) -> Page:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(10_000)
-        page = context.new_page()
-        page.on("console", on_console)
-        page.on("pageerror", on_page_error)
-        page.on("request", on_request)
-        page.goto(file.as_uri())
-        expect(page.locator("#shown")).to_contain_text("questions")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+        yield open_page
 
 
 def written(folder: Path, report: str) -> Path:
