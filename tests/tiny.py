@@ -13,7 +13,7 @@ from tests.project import create_project, run
 
 TINY: dict[str, object] = {
     "data.sources": {"sums": {"path": "data/raw/questions.jsonl"}},
-    "prompt.system": "Answer with the sum alone.",
+    "prompt.system": "Answer <b>with</b> the sum alone: {{ 7 }}.",
     "data.kinds": {"definition": {"train": 153, "validation": 11, "test": 13}},
     "compute.threads": 1,
     "finetune.precision": "float32",
@@ -24,7 +24,7 @@ TINY: dict[str, object] = {
     "answer.batch_size": 4,
     "evaluate.set_kinds": [],
 }
-"""20 steps, of which the last has one example only; four batches to evaluate."""
+"""Told with markup; 20 steps, of which the last has one example only; four batches to evaluate."""
 
 
 def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, object]:

@@ -16,26 +16,15 @@ from medtune.commands.demo_pair import Pair
 from medtune.commands.demo_run import BASE_RESULTS, describe_run, read_evaluated
 from medtune.core.errors import MedtuneError
 from tests.conftest import edit_params
-from tests.project import commit, environment, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import commit, environment, run
 
 ADAPTER = Path("models/adapter")
-SYSTEM = "Answer <b>with</b> the sum alone: {{ 7 }}."
-SMALL = {
-    "prompt.system": SYSTEM,
-    "data.kinds": {"definition": {"train": 9, "validation": 3, "test": 6}},
-    "answer.max_new_tokens": 8,
-}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    base = build_tiny_base(folder / "base")
-    project = create_tiny_project(folder / "project", base, SMALL, prepared=False)
-    repro(project)
-    commit(project, "A run")
-    return project
+def finished(finished_tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "medtune"
+    return shutil.copytree(finished_tiny_project, folder, symlinks=True)
 
 
 @pytest.fixture
