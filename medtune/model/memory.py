@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtune.core.errors import MedtuneError
-from medtune.model.params import LoraParams, ModelParams, is_named
+from medtune.model.params import LOGITS_AT_ONCE, LoraParams, ModelParams, is_named
 from medtune.model.shape import Shape, known_shape
 from medtune.run.params import MEMORY_KNOBS, ComputeParams
 
 GIB = 2**30
-LOGITS_AT_ONCE = 1024
-"""Positions whose logits a training holds at a time (medtune/train/loss.py)."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """One of these is there if a driver for GPUs is: NVIDIA's, AMD's, or that of Windows."""

@@ -8,6 +8,9 @@ from pydantic import Field
 from medtune.core.errors import MedtuneError, nearest
 from medtune.core.section import Section, Strict
 
+LOGITS_AT_ONCE = 1024
+"""Positions whose logits a training holds at a time (medtune/train/loss.py; for the estimate, memory.py)."""
+
 
 class ModelParams(Section):
     """The base model and its pins. Read by finetune and the stages that answer."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from medtune.model.forward import logits_at
-from medtune.model.memory import LOGITS_AT_ONCE
+from medtune.model.params import LOGITS_AT_ONCE
 from medtune.train.batching import shared_prefix_length
 from medtune.train.encoding import IGNORED
 
