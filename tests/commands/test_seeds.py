@@ -18,8 +18,7 @@ from medtune.commands.seeds import describe_seeds, seeds_as_json, train_seeds
 from medtune.core.errors import MedtuneError
 from medtune.evaluate.seeds import collect_seeds, noise_band, read_seeds, seeds_fingerprint
 from medtune.run.lock_file import read_lock
-from tests.project import attempt, commit, environment, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import attempt, commit, environment, run
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 PARAMS = """\
@@ -250,12 +249,10 @@ def test_two_at_a_time_are_refused(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_seeds_give_other_adapters_and_a_killed_one_goes_on_to_the_same(tmp_path: Path) -> None:
-    base = build_tiny_base(tmp_path / "base")
-    few: dict[str, object] = {"answer.examples_per_kind": 6, "answer.max_new_tokens": 6}
-    project = create_tiny_project(tmp_path / "medtune", base, few)
-    repro(project)
-    commit(project, "A run")
+def test_other_seeds_give_other_adapters_and_a_killed_one_goes_on_to_the_same(
+    finished_tiny_project: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(finished_tiny_project, tmp_path / "medtune", symlinks=True)
     env = {"MEDTUNE_PROGRESS": str(tmp_path / "progress")}
     command = (*MEDTUNE, "seeds", "--n", "2")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,22 +11,19 @@ import pytest
 from medtune.commands import without
 from medtune.core.examples import Example
 from tests.conftest import example
-from tests.project import attempt, commit, repro, run
-from tests.tiny import build_tiny_base, create_tiny_project
+from tests.project import attempt, commit, run
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 QUESTIONS = Path("data/raw/questions.jsonl")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(finished_tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A commit with a run, whose questions are in git."""
-    folder = tmp_path_factory.mktemp("without")
-    changes = {"finetune.epochs": 0.2, "finetune.evaluate_every": 2}
-    made = create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), changes, prepared=False)
+    folder = tmp_path_factory.mktemp("without") / "medtune"
+    made = shutil.copytree(finished_tiny_project, folder, symlinks=True)
     run("git", "add", "--force", str(QUESTIONS), cwd=made)
-    repro(made, env={"PYTHONPATH": str(made)})
-    commit(made, "A run")
+    commit(made, "Its questions")
     return made
 
 
