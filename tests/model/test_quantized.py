@@ -165,17 +165,16 @@ def test_two_runs_in_four_bits_leave_the_same_bytes(
 def test_the_real_model_in_four_bits(tmp_path: Path) -> None:
     changes: dict[str, object] = {
         "compute.quantization": "nf4",
-        "data.kinds": {
-            kind: {"train": 4, "validation": 2, "test": 2} for kind in ("organ_system", "finding")
-        },
-        "answer.examples_per_kind": 1,
+        "answer.examples_per_kind": 1,  # of four kinds
         "answer.max_new_tokens": 6,
     }
+    for kind in ("organ_system", "medical_term", "definition", "finding"):
+        changes |= {f"data.kinds.{kind}.train": 2, f"data.kinds.{kind}.validation": 1}
     project = create_project(tmp_path / "medtune", changes)
     assert repro(project) == set(STAGES)
     details = json.loads((project / "metrics/details.json").read_text())
     drift, tuned = details["unquantized"], details["all"]["tuned"]
-    assert drift["n"] == tuned["n"] == 2
+    assert drift["n"] == tuned["n"] == 4
     assert set(drift) == set(tuned) | {"same_answers"}
     assert 0 <= drift["same_answers"] <= 1
     assert "BROKEN" not in attempt("python", "-m", "medtune.commands.cli", "verify", cwd=project).stdout

@@ -13,9 +13,9 @@ from tests.project import attempt, commit, repro, run
 pytestmark = pytest.mark.slow
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
-ASK = (*MEDTUNE, "ask", "Which organ systems does Short toe affect?")
+ASK = (*MEDTUNE, "ask", "What is 3 + 4?")
 WEIGHTS = "adapter_model.safetensors"
-CHECKPOINT = "models/checkpoints/checkpoint-6"
+CHECKPOINT = "models/checkpoints/checkpoint-20"
 PICKLED = (
     "adapter_model.bin",
     "pytorch_model.bin",
@@ -52,9 +52,9 @@ def payload(mark: Path) -> bytes:
 
 
 @pytest.fixture
-def attacker(finished_project: Path, tmp_path: Path) -> Path:
+def attacker(finished_tiny_project: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "attacker"
-    shutil.copytree(finished_project, folder, symlinks=True)
+    shutil.copytree(finished_tiny_project, folder, symlinks=True)
     return folder
 
 
