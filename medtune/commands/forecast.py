@@ -3,10 +3,13 @@
 It does if the stage ran on such a processor or GPU, with as many threads and processes, and with parameters
 that cost the same; what only changes how much there is to do (epochs, examples, questions) is scaled. All
 else is not known, and what stands in the way is said. `metrics/timing.json` has the times, `dvc.lock` the
-parameters that they were of, `metrics/environment.json` where that was.
+parameters that they were of, `metrics/environment.json` where that was. DVC restores a run from its cache
+without its time: whose a time is, git knows, by the commit that brought it.
 """
 
-from collections.abc import Mapping
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 from medtune.core.errors import MedtuneError
 from medtune.core.outputs import ENVIRONMENT_FILE, TIMING_FILE, read_json
 from medtune.core.section import PARAMS_FILE
+from medtune.core.yaml_file import parse_yaml
 from medtune.run.launch import Launch
 from medtune.run.lock_file import LOCK_FILE, read_lock
 from medtune.run.params import ComputeParams
@@ -38,6 +42,8 @@ COST_NOTHING = {
     "model": ("license",),
 }
 """Parameters of which a stage takes no longer, by section."""
+LOOKED_AT = 100
+"""Commits in which it is looked for whose time it is."""
 SCALED = {"finetune": ("epochs",), "answer": ("examples_per_kind",)}
 """Those that change how much there is to do, and not how fast it is done."""
 LAUNCHED = {"finetune": "finetune", "answer-base": "answer", "answer-tuned": "answer"}
@@ -126,6 +132,7 @@ def _forecast(stage: str, content: Mapping[str, Any], last: Last) -> Forecast:
     if stage not in last.timing:
         raise UnknownError("it was not timed yet")
     _require_like_here(stage, content, last)
+    _require_own_time(stage, last)
     sections = last.params(stage)
     for section, before in sections.items():
         _require_same_cost(section, before, content.get(section))
@@ -201,12 +208,63 @@ def _here(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _require_own_time(stage: str, last: Last) -> None:
+    """Refuse a time that git has of a run with other parameters or questions than the one that is here."""
+    time, timed = last.timing[stage], None
+    for commit in _git("log", f"--max-count={LOOKED_AT}", "--format=%H", "--", str(TIMING_FILE)).split():
+        if _noted(commit, TIMING_FILE).get(stage) != time:
+            break
+        timed = commit
+    if timed is None:
+        if _noted("HEAD", LOCK_FILE).get("stages", {}).get(stage) == _noted(None, LOCK_FILE)["stages"][stage]:
+            raise UnknownError(
+                f"{TIMING_FILE} has another time than the commit, whose run is here: commit it if it is of it"
+            )
+        return
+    try:
+        before = _noted(timed, LOCK_FILE)["stages"][stage]
+        sections = before["params"][PARAMS_FILE.name]
+    except KeyError:
+        return
+    for section, here in last.params(stage).items():
+        for key, old, new in _differing("", sections.get(section), here):
+            if not _is_free(key, COST_NOTHING.get(section, ())):
+                raise UnknownError(
+                    f"{TIMING_FILE} is of the run of {timed[:9]}: {section}.{key} {_compared(old, new)}"
+                )
+    if _questions(before) != _questions(last.stages[stage]):
+        raise UnknownError(f"{TIMING_FILE} is of the run of {timed[:9]}, which had other questions")
+
+
+def _questions(stage: Mapping[str, Any]) -> dict[str, Any]:
+    return {dep["path"]: dep["md5"] for dep in stage.get("deps", ()) if dep["path"].startswith("data/")}
+
+
+def _noted(commit: str | None, path: Path) -> dict[str, Any]:
+    """What a file said in a commit (None: says here); nothing if it was not there or cannot be read."""
+    text = path.read_text(encoding="utf-8") if commit is None else _git("show", f"{commit}:./{path}")
+    try:
+        found = json.loads(text) if path.suffix == ".json" else parse_yaml(text, path)
+    except (ValueError, MedtuneError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _git(*arguments: str) -> str:
+    """What git says; nothing where it refuses, as in a folder without it."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True).stdout
+
+
 def _require_same_cost(section: str, before: Any, now: Any) -> None:
     """Refuse to conclude from parameters that cost otherwise."""
     free = (*COST_NOTHING.get(section, ()), *SCALED.get(section, ()))
     for key, old, new in _differing("", before, now):
-        if key not in free and not any(key.startswith(f"{name}.") for name in free):
+        if not _is_free(key, free):
             raise UnknownError(f"{section}.{key} {_compared(old, new)}")
+
+
+def _is_free(key: str, free: Sequence[str]) -> bool:
+    return key in free or any(key.startswith(f"{name}.") for name in free)
 
 
 def _differing(key: str, before: Any, now: Any) -> list[tuple[str, Any, Any]]:

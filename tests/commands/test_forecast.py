@@ -3,15 +3,18 @@
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from medtune.commands import forecast
 from medtune.commands.forecast import Forecast, describe_forecasts, forecasts, questions_by_kind, whole_time
 from medtune.core.yaml_file import read_yaml
 from tests.conftest import ROOT
+from tests.project import commit, run
 
 FILES = (
     "dvc.lock",
@@ -123,6 +126,71 @@ def test_a_time_of_other_outputs_than_are_here_does_not_count(content: dict[str,
     found = of("finetune", content)
     assert found.seconds is None
     assert "another number of tokens" in found.because
+
+
+def edited(file: str, changes: Callable[[dict[str, Any]], None]) -> None:
+    path = Path(file)
+    found = yaml.safe_load(path.read_text())
+    changes(found)
+    path.write_text(json.dumps(found))
+
+
+def rank(value: int) -> Callable[[dict[str, Any]], None]:
+    def change(lock: dict[str, Any]) -> None:
+        lock["stages"]["finetune"]["params"]["params.yaml"]["finetune"]["lora"]["r"] = value
+
+    return change
+
+
+def slower(timing: dict[str, Any]) -> None:
+    """As with twice the arithmetic for each token."""
+    timing["finetune"]["seconds"] *= 2
+    timing["finetune"]["tokens_per_second"] /= 2
+
+
+@pytest.fixture
+def committed(content: dict[str, Any]) -> dict[str, Any]:
+    run("git", "init", "--quiet", cwd=Path.cwd())
+    commit(Path.cwd(), "A run")
+    return content
+
+
+def test_a_time_is_that_of_the_run_that_was_committed_with_it(committed: dict[str, Any]) -> None:
+    """A run of another rank is made and committed; then DVC restores the first, and no time with it."""
+    first = Path("dvc.lock").read_text()
+    known = of("finetune", committed).seconds
+    edited("dvc.lock", rank(64))
+    edited("metrics/timing.json", slower)
+    commit(Path.cwd(), "Another rank")
+    Path("dvc.lock").write_text(first)
+    found = of("finetune", committed)
+    assert found.seconds is None
+    was = committed["finetune"]["lora"]["r"]
+    assert found.because.endswith(f"finetune.lora.r is {was}, in the last run it was 64")
+    assert "metrics/timing.json is of the run of" in found.because
+    assert known is not None
+    # The other stages have their times still.
+    assert of("prepare", committed).seconds is not None
+    commit(Path.cwd(), "Back")
+    assert of("finetune", committed).seconds is None
+
+
+def test_a_time_that_was_not_committed_with_the_run_that_is_here_does_not_count(
+    committed: dict[str, Any],
+) -> None:
+    edited("metrics/timing.json", slower)
+    found = of("finetune", committed)
+    assert found.seconds is None
+    assert "has another time than the commit, whose run is here" in found.because
+    commit(Path.cwd(), "The same run, timed again")
+    assert of("finetune", committed).seconds is not None
+
+
+def test_a_run_that_is_not_committed_yet_has_the_time_that_is_here(committed: dict[str, Any]) -> None:
+    edited("dvc.lock", rank(64))
+    edited("metrics/timing.json", slower)
+    committed["finetune"]["lora"]["r"] = 64
+    assert of("finetune", committed).seconds is not None
 
 
 def test_where_nothing_has_run_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
