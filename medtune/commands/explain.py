@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from medtune.core.errors import MedtuneError
+from medtune.explain.differences import added
 from medtune.explain.explaining import Effect, Explanation, Tried, explain
 from medtune.explain.outcomes import MARGIN
 
@@ -80,7 +81,8 @@ def conclusion(tried: Tried, found: Explanation) -> str:
         return f"only together with others: taken away from B, {_seen(away, found)}"
     if difference.stages == ("prepare",) and _is_proven(alone) and (away is None or _is_proven(away)):
         return "changes no result: prepare alone reads it, ran in full, and left the same questions"
-    return f"not seen in {_limits(found)}: what comes later may differ"
+    others = f", and no trial runs {' and '.join(rest)}" if (rest := added(difference.stages)) else ""
+    return f"not seen in {_limits(found)}: what comes later may differ{others}"
 
 
 def is_interaction(found: Explanation) -> bool:

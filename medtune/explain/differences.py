@@ -7,7 +7,7 @@ says why not. Compared is what stands in the revisions, not what their runs have
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,17 @@ from medtune.data.params import DataParams
 from medtune.data.tracking import PIPELINE_FILE, RAW_FOLDER, declare, is_pattern
 from medtune.explain.rows import Row, RowChanges, changes, in_order_of, lines_of, rows_in, with_changes
 from medtune.explain.trees import Tree, question_files
-from medtune.run.code import ENTRY_POINTS, RUNTIME_LOCK, digest, is_quantised, locked_versions
+from medtune.explain.trials import STAGES
+from medtune.run.code import (
+    CODE,
+    DIGESTS,
+    ENTRY_POINTS,
+    RUNTIME_LOCK,
+    digest,
+    entry_points,
+    is_quantised,
+    locked_versions,
+)
 from medtune.run.stage import LAUNCH_FILES
 
 Change = Callable[[Path, Tree, Tree], None]
@@ -56,7 +66,23 @@ def differences(before: Tree, after: Tree) -> list[Difference]:
     """Everything that differs and that a stage could read."""
     found = [*_parameters(before, after), *_launch_files(before, after), *_rows(before, after)]
     found += [*_modules(before, after), *_packages(before, after), *_pipeline(before, after)]
-    return [*found, *_machines(before, after)]
+    found += [*_files_read(before, after), *_machines(before, after)]
+    return [_untried_if_added(one) for one in found]
+
+
+def added(stages: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the stages that no trial runs: somebody has added them to the shipped ones."""
+    return tuple(name for name in stages if name not in STAGES)
+
+
+def _untried_if_added(one: Difference) -> Difference:
+    if one.change is None or not one.stages or added(one.stages) != one.stages:
+        return one
+    return replace(one, change=None, untried=f"trials run the shipped stages, and {_named(one.stages)} none")
+
+
+def _named(stages: tuple[str, ...]) -> str:
+    return f"{' and '.join(stages)} {'is' if len(stages) == 1 else 'are'}"
 
 
 def set_parameter(folder: Path, keys: tuple[str, ...], value: Any) -> None:
@@ -212,7 +238,8 @@ def _copy(paths: list[Path]) -> Change:
 
 def _modules(before: Tree, after: Tree) -> Iterator[Difference]:
     read: dict[str, list[str]] = {}
-    for entry in ENTRY_POINTS:
+    entries_of = _entries(before, after)
+    for entry in entries_of:
         old, new = (_meaning(tree, entry)["modules"] for tree in (before, after))
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
@@ -222,12 +249,12 @@ def _modules(before: Tree, after: Tree) -> Iterator[Difference]:
         # One may call what is new in another.
         units.append(sorted(read))
     for unit in units:
-        entries = sorted({entry for name in unit for entry in read[name]}, key=ENTRY_POINTS.index)
+        entries = sorted({entry for name in unit for entry in read[name]}, key=entries_of.index)
         yield Difference(
             "module" if len(unit) == 1 else "modules",
             unit[0] if len(unit) == 1 else f"all {len(unit)} modules",
             _how(before, after, unit[0]) if len(unit) == 1 else ", ".join(unit),
-            tuple(stage for entry in entries for stage in stages_of(entry)),
+            tuple(stage for entry in entries for stage in _stages_of(before, entry)),
             _copy([Path(name) for name in unit]),
         )
 
@@ -235,6 +262,65 @@ def _modules(before: Tree, after: Tree) -> Iterator[Difference]:
 def stages_of(entry_point: str) -> tuple[str, ...]:
     """The stages whose module is an entry point of `stages`."""
     return ("answer-base", "answer-tuned", "answer-shots") if entry_point == "answer" else (entry_point,)
+
+
+def _entries(before: Tree, after: Tree) -> list[str]:
+    """The entry points that both have; a stage that only one has is a difference of dvc.yaml."""
+    both = set(entry_points(before.folder)) & set(entry_points(after.folder))
+    return [*ENTRY_POINTS, *sorted(both - set(ENTRY_POINTS))]
+
+
+def _stages_of(tree: Tree, entry: str) -> tuple[str, ...]:
+    """The stages of an entry point; of one that was added, those that depend on its digest."""
+    if entry in ENTRY_POINTS:
+        return stages_of(entry)
+    return _dependents(tree, f"{DIGESTS}/{entry}.json")
+
+
+def _dependents(tree: Tree, path: str) -> tuple[str, ...]:
+    stages = read_yaml(tree.folder / PIPELINE_FILE).get("stages", {})
+    return tuple(name for name, stage in stages.items() if path in (stage.get("deps") or ()))
+
+
+def _files_read(before: Tree, after: Tree) -> Iterator[Difference]:
+    """Files and folders of git, or that DVC tracks, that a stage reads and that are none of the above."""
+    trees, known = (before, after), (*CODE, str(RUNTIME_LOCK), str(LAUNCH_FILES), str(RAW_FOLDER))
+    paths = {
+        str(path)
+        for tree in trees
+        for stage in read_yaml(tree.folder / PIPELINE_FILE).get("stages", {}).values()
+        for path in stage.get("deps") or ()
+    }
+    for path in sorted(paths):
+        if "${" in path or any(Path(path).is_relative_to(one) for one in known):
+            continue
+        # What a stage makes is in neither tree, or is compared by what it is made of.
+        if any(_is_made(tree, path) for tree in trees) or _held(before, path) == _held(after, path):
+            continue
+        stages = tuple(dict.fromkeys(name for tree in trees for name in _dependents(tree, path)))
+        is_file = all((tree.folder / path).is_file() for tree in trees)
+        yield Difference(
+            "file",
+            path,
+            "other content",
+            tuple(name for name in stages if name != CODE_STAGE),
+            change=_copy([Path(path)]) if is_file else None,
+            untried=None if is_file else "it is no file of git in both",
+        )
+
+
+def _is_made(tree: Tree, path: str) -> bool:
+    stages = read_yaml(tree.folder / PIPELINE_FILE).get("stages", {}).values()
+    made = [out for stage in stages for role in ("outs", "metrics", "plots") for out in stage.get(role) or ()]
+    names = [out if isinstance(out, str) else next(iter(out)) for out in made]
+    return any(Path(path).is_relative_to(name) or Path(name).is_relative_to(path) for name in names)
+
+
+def _held(tree: Tree, path: str) -> dict[str, bytes]:
+    """The bytes of a file, or of those in a folder; of one that DVC tracks, of what git has of it."""
+    place = tree.folder / path
+    files = [place.with_name(f"{place.name}.dvc"), place, *(place.rglob("*") if place.is_dir() else ())]
+    return {str(file.relative_to(tree.folder)): file.read_bytes() for file in files if file.is_file()}
 
 
 def _how(before: Tree, after: Tree, name: str) -> str:
@@ -255,10 +341,10 @@ def _meaning(tree: Tree, entry: str) -> dict[str, dict[str, str]]:
 def _packages(before: Tree, after: Tree) -> Iterator[Difference]:
     old, new = (locked_versions(tree.folder / RUNTIME_LOCK) for tree in (before, after))
     counted: dict[str, list[str]] = {}
-    for entry in ENTRY_POINTS:
+    for entry in _entries(before, after):
         for tree in (before, after):
             for name in _meaning(tree, entry)["packages"]:
-                counted.setdefault(name, []).extend(stages_of(entry))
+                counted.setdefault(name, []).extend(_stages_of(tree, entry))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             stages = tuple(dict.fromkeys(counted.get(name, ())))

@@ -28,6 +28,11 @@ def test_what_is_not_seen_is_not_called_harmless() -> None:
     )
 
 
+def test_a_stage_that_no_trial_runs_is_named_beside_those_that_saw_nothing() -> None:
+    found = explanation(Tried(difference("evaluate", "count"), effect("same"), effect("same")))
+    assert conclusion(found.tried[0], found).endswith("what comes later may differ, and no trial runs count")
+
+
 def test_only_prepare_which_ran_in_full_is_called_harmless() -> None:
     """With another stage that reads it, or a run that failed, it is not."""
     tried = Tried(difference("prepare"), effect("same"), effect("same"))

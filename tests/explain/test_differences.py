@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medtune.core.yaml_file import read_yaml
-from medtune.explain.differences import Difference, _machines, _parameters
+from medtune.explain.differences import Difference, _machines, _parameters, differences
 from medtune.explain.trees import Tree
 
 PIPELINE = """\
@@ -82,3 +82,50 @@ def test_another_machine_is_told_once_for_all_stages_and_is_not_tried(trees: tup
     assert found.detail == "A -> B, by metrics/environment.json"
     (trees[1].folder / "metrics/environment.json").write_text("{")
     assert not list(_machines(*trees))
+
+
+ADDED = """\
+stages:
+  code:
+    cmd: python -m stages.code
+    params: [model, finetune, diff, own]
+    deps: [medtune]
+    outs: [digests/prepare.json, {digests/own.json: {cache: false, persist: true}}]
+  prepare: {cmd: python -m stages.prepare, deps: [digests/prepare.json, words.txt]}
+  finetune: {cmd: python -m stages.finetune, params: [model, finetune], outs: [models/adapter]}
+  count: {cmd: python -m stages.own, params: [own], deps: [digests/own.json, models/adapter, table]}
+"""
+
+
+def test_what_an_added_stage_reads_is_listed_and_is_never_called_unseen(trees: tuple[Tree, Tree]) -> None:
+    """No trial runs it: that its result was the same in a few steps was said of whatever it read."""
+    for number, tree in enumerate(trees):
+        files = {
+            "dvc.yaml": ADDED,
+            "params.yaml": f"{BEFORE}own: {{longest: {number}}}\n",
+            "stages/own.py": f"LONGEST = {number}\n",
+            "requirements/runtime.txt": "torch==2.13.0\n",
+            "words.txt": f"{number}\n",
+            "table/rows.csv": f"{number}\n",
+            # What a stage makes is compared by what it is made of.
+            "digests/own.json": f"{number}",
+            "models/adapter/weights": f"{number}",
+        }
+        for name, text in files.items():
+            (tree.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree.folder / name).write_text(text)
+        (tree.folder / "metrics/environment.json").unlink()
+    found = by_name(differences(*trees))
+    assert {name: one.stages for name, one in found.items()} == {
+        "own.longest": ("count",),
+        "stages/own.py": ("count",),
+        "words.txt": ("prepare",),
+        "table": ("count",),
+    }
+    for name in ("own.longest", "stages/own.py"):
+        assert found[name].change is None
+        assert found[name].untried == "trials run the shipped stages, and count is none"
+    change = found["words.txt"].change
+    assert change is not None
+    change(trees[0].folder, *trees)
+    assert "words.txt" not in by_name(differences(*trees))
