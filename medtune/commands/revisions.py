@@ -21,7 +21,6 @@ from dvc.stage import PipelineStage
 from medtune.commands.repository import PREDICTION_FILES as FILES
 from medtune.commands.text_file import read_file
 from medtune.core.errors import MedtuneError
-from medtune.core.outputs import write_text
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml
 from medtune.data.tracking import RAW_FOLDER
@@ -174,22 +173,62 @@ def _names(dependency: ParamsDependency) -> list[str]:
 
 def _other_code(repo: Repo, digest_file: Output) -> Iterator[str]:
     """The digest file, if the code there has another meaning, whatever `dvc.lock` says of its bytes."""
-    code = [one for one in digest_file.stage.deps if one.def_path in READ_AS_CODE]
-    params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
-    written = json.loads(_text(repo, digest_file.fs_path))
     with TemporaryDirectory() as folder:
-        for path in (path for one in code for path in _files(repo, one.fs_path)):
-            write_text(Path(folder) / repo.fs.relpath(path, repo.root_dir), _text(repo, path))
-        entry_point = f"stages.{Path(digest_file.def_path).stem}"
-        meant = digest(entry_point, quantised=is_quantised(params), root=Path(folder))
-    if meant != written:
-        yield f"code ({digest_file.def_path})"
+        _write_code(repo, digest_file, Path(folder))
+        if _means_otherwise(repo, digest_file, Path(folder)):
+            yield f"code ({digest_file.def_path})"
+
+
+def _write_code(repo: Repo, digest_file: Output, folder: Path) -> None:
+    code = [one for one in digest_file.stage.deps if one.def_path in READ_AS_CODE]
+    for path in (path for one in code for path in _files(repo, one.fs_path)):
+        target = folder / repo.fs.relpath(path, repo.root_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_text(repo, path), encoding="utf-8")
+
+
+def _means_otherwise(repo: Repo, digest_file: Output, folder: Path) -> bool:
+    params = parse_yaml(_text(repo, repo.fs.join(repo.root_dir, str(PARAMS_FILE))), PARAMS_FILE)
+    entry_point = f"stages.{Path(digest_file.def_path).stem}"
+    meant = digest(entry_point, quantised=is_quantised(params), root=folder)
+    return bool(meant != json.loads(_text(repo, digest_file.fs_path)))
+
+
+def has_other_code(repo: Repo) -> bool:
+    """Whether the code of the revision that is switched to has another meaning than its digest files say."""
+    files = [out for out in repo.index.outs if getattr(out.stage, "name", None) == CODE_STAGE]
+    try:
+        with TemporaryDirectory() as folder:
+            for one in files[:1]:
+                _write_code(repo, one, Path(folder))
+            return any(_means_otherwise(repo, one, Path(folder)) for one in files)
+    except (MedtuneError, OSError, ValueError, KeyError):
+        # What cannot be read is not what ran.
+        return True
+
+
+def has_other_files(repo: Repo) -> bool:
+    """Whether a file that a stage reads and none makes is another than `dvc.lock` names, but for code."""
+    made = {out.fs_path: out for out in repo.index.outs}
+    for dependency in repo.index.deps:
+        if isinstance(dependency, ParamsDependency) or dependency.def_path in READ_AS_CODE:
+            continue
+        source = made.get(dependency.fs_path)
+        if source is not None and (isinstance(source.stage, PipelineStage) or _is_in_git(repo)):
+            continue
+        if not _is_nowhere(repo, dependency) and dependency.workspace_status():
+            return True
+    return False
+
+
+def _is_in_git(repo: Repo) -> bool:
+    return isinstance(repo.fs, GitFileSystem)
 
 
 def _is_nowhere(repo: Repo, dependency: Dependency) -> bool:
     """Whether a commit lacks a file of data/raw, which then is in a workspace alone."""
     is_raw = Path(dependency.def_path).is_relative_to(RAW_FOLDER)
-    return is_raw and isinstance(repo.fs, GitFileSystem) and not repo.fs.exists(dependency.fs_path)
+    return is_raw and _is_in_git(repo) and not repo.fs.exists(dependency.fs_path)
 
 
 def _other_params(repo: Repo) -> Iterator[str]:

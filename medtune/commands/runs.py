@@ -5,6 +5,7 @@ same data, from DVC, without what is the same in all rows.
 """
 
 import json
+import subprocess
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from medtune.commands.revisions import READ_AS_CODE, has_other_code, has_other_files
 from medtune.core.errors import MedtuneError
+from medtune.run.code import DIGESTS
 
 HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
 """The files of the metrics that are shown."""
@@ -38,7 +41,7 @@ FIRST = ("finetune", "model", "prompt", "compute", "answer", "evaluate", "data")
 """Sections by how likely runs are compared for their sake: the sizes of all kinds would fill a line."""
 NOT_RUN, IN_PART, UNREADABLE = "not run", "in part", "unreadable"
 STATES = {
-    NOT_RUN: "not with these parameters, or the metrics are not its own; run: dvc repro",
+    NOT_RUN: "not with these parameters, files or code, or the metrics are not its own; run: dvc repro",
     IN_PART: "the stages whose metrics are missing have not run since; dvc exp apply it, then run: dvc repro",
     UNREADABLE: "DVC cannot read its params.yaml or its metrics",
 }
@@ -65,7 +68,8 @@ def find_runs(revisions: Sequence[str] = (), *, commits: int = 1, all_commits: b
     try:
         with Repo() as repo:
             states = repo.experiments.show(revs=list(revisions) or None, num=commits, all_commits=all_commits)
-            return [_vouched_for(run, found, repo) for run, found in _runs(states)]
+            code = _Code(repo)
+            return [_vouched_for(run, found, repo, code) for run, found in _runs(states)]
     except (DvcException, SCMError) as error:
         raise MedtuneError(f"DVC cannot list runs here: {' '.join(str(error).split())}") from None
 
@@ -110,18 +114,39 @@ def runs_as_json(runs: Sequence[Run]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
-def _vouched_for(run: Run, found: Any, repo: Repo) -> Run:
+class _Code:
+    """Whether a revision has other code than ran; experiments on a commit mostly share theirs."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+        self._known: dict[str, bool] = {}
+
+    def is_another(self, run: Run, revision: str) -> bool:
+        """To be asked while that revision is switched to."""
+        named = [f"{revision}:./{path}" for path in (*READ_AS_CODE, DIGESTS)]
+        shown = subprocess.run(["git", "rev-parse", *named], capture_output=True, text=True)
+        if shown.returncode:
+            # The workspace, or a repository that has not all of these.
+            return has_other_code(self._repo)
+        key = f"{shown.stdout}{run.params.get('compute.quantization')}"
+        if key not in self._known:
+            self._known[key] = has_other_code(self._repo)
+        return self._known[key]
+
+
+def _vouched_for(run: Run, found: Any, repo: Repo, code: _Code) -> Run:
     """The run as it is, without metrics that its `dvc.lock` does not have as its own.
 
-    It is `not run` if that has other parameters or other metrics; `in part` if a stage was run and those that
-    read what it left were not, as with `dvc exp run finetune`.
+    It is `not run` if that has other parameters, files, code or metrics; `in part` if a stage was run and
+    those that read what it left were not, as with `dvc exp run finetune`.
     """
     if run.state:
         return run
     with repo.switch(found.rev):
         read = [*repo.index.deps, *repo.index.outs]
         shown = [one for one in read if isinstance(one, ParamsDependency) or getattr(one, "is_metric", False)]
-        if any(one.workspace_status() for one in shown):
+        changed = any(one.workspace_status() for one in shown)
+        if changed or has_other_files(repo) or code.is_another(run, found.rev):
             return replace(run, state=NOT_RUN, metrics={})
         outdated = _outdated(repo)
     if not outdated:

@@ -10,6 +10,7 @@ import pytest
 
 from medtune.commands.runs import NOTHING, Run, describe_runs, find_runs
 from medtune.core.errors import MedtuneError
+from medtune.run.code import digest
 from tests.project import attempt, commit, run
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
@@ -104,8 +105,12 @@ def test_a_grid_is_a_table_of_what_differs_and_the_headline_metrics(here: Path) 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
-    [("params.yaml", "r: 8", "r: 9"), ("metrics/evaluation.json", '"accuracy": 0.1', '"accuracy": 0.9')],
-    ids=["parameters", "metrics"],
+    [
+        ("params.yaml", "r: 8", "r: 9"),
+        ("metrics/evaluation.json", '"accuracy": 0.1', '"accuracy": 0.9'),
+        ("stage.py", "rank / 100", "rank / 10"),
+    ],
+    ids=["parameters", "metrics", "a file that a stage reads"],
 )
 def test_what_dvc_did_not_run_has_no_metrics(here: Path, file: str, old: str, new: str) -> None:
     path = here / file
@@ -204,6 +209,55 @@ def test_earlier_commits_are_shown_where_asked_for(repository: Path, tmp_path: P
         assert table["run"][0] == "lora.alpha"
         assert table["main"][0] == "8"
         assert [cells[0] for name, cells in table.items() if name.startswith(("main~", first))] == ["16"]
+
+
+CODE = """\
+stages:
+  code:
+    cmd: cp digest.json digests/prepare.json
+    deps: [medtune, stages, requirements/runtime.txt]
+    outs:
+      - digests/prepare.json: {cache: false, persist: true}
+  prepare:
+    cmd: "echo '{\\"accuracy\\": 0.5}' > metrics/evaluation.json"
+    deps: [digests/prepare.json]
+    metrics:
+      - metrics/evaluation.json: {cache: false}
+"""
+
+
+def test_a_commit_whose_code_was_edited_after_its_run_has_no_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc.lock` and digests are the old ones; the figures of the code before were shown as its own."""
+    files = {
+        "params.yaml": "data: {seed: 7}\n",
+        "dvc.yaml": CODE,
+        "requirements/runtime.txt": "torch==2.13.0\n",
+        "medtune/rule.py": "RIGHT = 1\n",
+        "stages/prepare.py": "from medtune import rule\n",
+        "digests/.gitignore": "",
+        "metrics/.gitignore": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "digest.json").write_text(
+        json.dumps(digest("stages.prepare", quantised=False, root=tmp_path))
+    )
+    run("git", "init", "--quiet", "--initial-branch", "main", cwd=tmp_path)
+    run("dvc", "init", "--quiet", cwd=tmp_path)
+    run("dvc", "repro", "--quiet", cwd=tmp_path)
+    commit(tmp_path, "A run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "medtune/rule.py").write_text("RIGHT = 1  # a comment\n")
+    commit(tmp_path, "A comment")
+    assert [one.state for one in find_runs(commits=2)] == ["", "", ""]
+    (tmp_path / "medtune/rule.py").write_text("RIGHT = 2\n")
+    commit(tmp_path, "Another rule, not run")
+    workspace, after, *before = find_runs(commits=3)
+    assert [(one.state, one.metrics) for one in (workspace, after)] == [("not run", {})] * 2
+    assert [one.metrics["accuracy"] for one in before] == [0.5, 0.5]
 
 
 def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
