@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator, Sequence
 
 from medtune.core.errors import MedtuneError
 from medtune.core.section import PARAMS_FILE
@@ -19,9 +20,21 @@ NOT_LOOKED_AT = "hS"
 
 def uncommitted() -> list[str]:
     """Files that decide or say what is here and are not as the commit has them; none without git."""
-    command = ["git", "status", "--porcelain", "--", *DECIDES, *IMPORTED, *SAYS]
+    places = (*DECIDES, *IMPORTED, *SAYS)
+    # Whatever the user's settings of git are: they may show no file that git does not know.
+    command = ["git", "status", "--porcelain", "--untracked-files=normal", "--", *places]
     lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    return [line[3:] for line in lines]
+    return sorted({*(line[3:] for line in lines), *_edited_unnoticed(places)})
+
+
+def _edited_unnoticed(places: Sequence[str]) -> Iterator[str]:
+    """Files of which git was told to notice no edit, and which are not as it has them."""
+    command = ["git", "ls-files", "-v", "-z", "--", *places]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout.split("\0")
+    for name in (line[2:] for line in listed if line and line[0] in NOT_LOOKED_AT):
+        here = subprocess.run(["git", "hash-object", "--", name], capture_output=True, text=True).stdout
+        if here != subprocess.run(["git", "rev-parse", f":./{name}"], capture_output=True, text=True).stdout:
+            yield name
 
 
 def require_committed() -> None:
