@@ -211,7 +211,10 @@ def has_other_files(repo: Repo) -> bool:
     """Whether a file that a stage reads and none makes is another than `dvc.lock` names, but for code."""
     made = {out.fs_path: out for out in repo.index.outs}
     for dependency in repo.index.deps:
-        if isinstance(dependency, ParamsDependency) or dependency.def_path in READ_AS_CODE:
+        if isinstance(dependency, ParamsDependency):
+            continue
+        # An export reads a part of the code as it is, and no figure is of exports.
+        if any(Path(dependency.def_path).is_relative_to(code) for code in READ_AS_CODE):
             continue
         source = made.get(dependency.fs_path)
         if source is not None and (isinstance(source.stage, PipelineStage) or _is_in_git(repo)):

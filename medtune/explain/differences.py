@@ -284,7 +284,7 @@ def _dependents(tree: Tree, path: str) -> tuple[str, ...]:
 
 def _files_read(before: Tree, after: Tree) -> Iterator[Difference]:
     """Files and folders of git, or that DVC tracks, that a stage reads and that are none of the above."""
-    trees, known = (before, after), (*CODE, str(RUNTIME_LOCK), str(LAUNCH_FILES), str(RAW_FOLDER))
+    trees, known = (before, after), (str(RUNTIME_LOCK), str(LAUNCH_FILES), str(RAW_FOLDER))
     paths = {
         str(path)
         for tree in trees
@@ -292,7 +292,8 @@ def _files_read(before: Tree, after: Tree) -> Iterator[Difference]:
         for path in stage.get("deps") or ()
     }
     for path in sorted(paths):
-        if "${" in path or any(Path(path).is_relative_to(one) for one in known):
+        # All code is what the stage `code` reads of it: what it means. A part of it a stage reads as it is.
+        if "${" in path or path in CODE or any(Path(path).is_relative_to(one) for one in known):
             continue
         # What a stage makes is in neither tree, or is compared by what it is made of.
         if any(_is_made(tree, path) for tree in trees) or _held(before, path) == _held(after, path):

@@ -43,6 +43,8 @@ ON_TRUST = (
     "`medtune verify --rerun` repeats both"
 )
 
+SHIPPED = ("code", "prepare", "finetune", "answer-base", "answer-tuned", "answer-shots", "evaluate")
+
 
 @dataclass(frozen=True)
 class Link:
@@ -94,7 +96,17 @@ def describe_links(links: Sequence[Link], changed: Sequence[str]) -> str:
     if changed:
         lines.append(f"note: not as committed: {', '.join(changed)}")
     told = describe_broken(links) or f"all {len(links)} links hold"
-    return "\n".join([*lines, f"{told}; {ON_TRUST}"])
+    made = f", and the work of {' and '.join(added)}, which no link looks at" if (added := _added()) else ""
+    return "\n".join([*lines, f"{told}; {ON_TRUST}{made}"])
+
+
+def _added() -> list[str]:
+    """Stages of dvc.lock beside the shipped ones, of which no link says what they have to make."""
+    try:
+        return [name for name in read_lock() if name not in SHIPPED]
+    except MedtuneError:
+        # It stands among the links that are broken.
+        return []
 
 
 def require_own_code() -> None:

@@ -93,7 +93,10 @@ stages:
     outs: [digests/prepare.json, {digests/own.json: {cache: false, persist: true}}]
   prepare: {cmd: python -m stages.prepare, deps: [digests/prepare.json, words.txt]}
   finetune: {cmd: python -m stages.finetune, params: [model, finetune], outs: [models/adapter]}
-  count: {cmd: python -m stages.own, params: [own], deps: [digests/own.json, models/adapter, table]}
+  count:
+    cmd: python -m stages.own
+    params: [own]
+    deps: [digests/own.json, models/adapter, table, medtune/own]
 """
 
 
@@ -107,6 +110,7 @@ def test_what_an_added_stage_reads_is_listed_and_is_never_called_unseen(trees: t
             "requirements/runtime.txt": "torch==2.13.0\n",
             "words.txt": f"{number}\n",
             "table/rows.csv": f"{number}\n",
+            "medtune/own/comment.py": f"# {number}\n",
             # What a stage makes is compared by what it is made of.
             "digests/own.json": f"{number}",
             "models/adapter/weights": f"{number}",
@@ -121,6 +125,7 @@ def test_what_an_added_stage_reads_is_listed_and_is_never_called_unseen(trees: t
         "stages/own.py": ("count",),
         "words.txt": ("prepare",),
         "table": ("count",),
+        "medtune/own": ("count",),
     }
     for name in ("own.longest", "stages/own.py"):
         assert found[name].change is None

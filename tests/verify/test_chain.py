@@ -131,6 +131,17 @@ def test_the_command_says_of_every_link_that_it_holds_and_what_it_takes_on_trust
     assert printed == [*(f"holds  {name}" for name in LINKS), f"all {len(LINKS)} links hold; {ON_TRUST}"]
 
 
+def test_what_an_added_stage_made_is_taken_on_trust_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its output and dvc.lock can be edited together, and all links hold."""
+    monkeypatch.chdir(tmp_path)
+    assert describe_links([], []).endswith(ON_TRUST)
+    Path("dvc.lock").write_text("stages: {prepare: {cmd: a}, brevity: {cmd: b}}")
+    said = "all 0 links hold; " + ON_TRUST + ", and the work of brevity, which no link looks at"
+    assert describe_links([], []) == said
+
+
 def test_the_hashes_are_those_of_dvc(project: Path) -> None:
     folders = [entry for entry in entries(read_lock()) if entry.md5.endswith(".dir")]
     checked = {entry.path for entry in folders} - {"medtune", "stages"}
