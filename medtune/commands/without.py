@@ -317,12 +317,15 @@ def _no_words(outputs: Sequence[Path], folder: Path, rows: Sequence[Example]) ->
     kept = [row for split in ("train", "validation", "test") for row in _kept(folder, split)]
     shared: list[str] = []
     wanted: list[tuple[str, set[bytes]]] = []
+    said = [(one["id"], _said(one)) for one in kept]
+    plain = [(name, _plain(text)) for name, text in said]
     for row in rows:
         for what, text in _texts(row):
-            other = next((one["id"] for one in kept if text in _said(one)), None)
+            other = next((name for name, words in said if text in words), None)
             if other is None:
                 wanted.append((f"the {what} of {row.id}", _spelt(text)))
-            else:
+                other = next((name for name, words in plain if _plain(text) in words), None)
+            if other is not None:
                 shared.append(f"the {what} of {row.id} is said by {other} too, which stays")
     for file in outputs:
         content = file.read_bytes()
@@ -342,6 +345,11 @@ def _said(row: Mapping[str, Any]) -> str:
     turns = [turn["content"] for turn in row.get("messages") or []]
     parts = [row["question"], row["answer"], row.get("context") or "", row.get("system") or ""]
     return "\n".join([*parts, *turns, *(row.get("answers") or []), *(row.get("choices") or [])])
+
+
+def _plain(text: str) -> str:
+    """A text whose capitals, spaces and last stop make no other."""
+    return " ".join(text.casefold().split()).rstrip(".?!")
 
 
 def _texts(row: Example) -> Iterator[tuple[str, str]]:

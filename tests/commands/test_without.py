@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,33 @@ def test_words_that_another_row_says_too_are_told_and_not_proven(tmp_path: Path)
     left(tmp_path, row)
     found = without._no_words([], tmp_path, [row])
     assert found.open == "the question of gone is said by train too, which stays"
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ({"question": "WHAT IS  ARACHNODACTYLY", "answer": "no"}, "question"),
+        (
+            {"question": "Which?", "answer": "no", "choices": ["no", "LONG fingers, as in a spider."]},
+            "answer",
+        ),
+    ],
+    ids=["a copy", "a choice of another question"],
+)
+def test_words_that_another_row_says_in_other_letters_are_told_and_still_looked_for(
+    tmp_path: Path, said: dict[str, Any], what: str
+) -> None:
+    """They stayed, and the proof was said to hold."""
+    answer = "Long fingers, as in a spider"
+    row = example(id="gone", question="What is arachnodactyly?", answer=answer)
+    output = left(tmp_path, row)
+    kept = example(id="stays", **said)
+    (tmp_path / "data/prepared/train.jsonl").write_text(kept.model_dump_json(exclude_none=True) + "\n")
+    found = without._no_words([], tmp_path, [row])
+    assert (found.broken, found.open) == (None, f"the {what} of gone is said by stays too, which stays")
+    output.parent.mkdir()
+    output.write_text(row.question)
+    assert without._no_words([output], tmp_path, [row]).broken == "metrics/gone has the question of gone"
 
 
 def test_an_id_is_found_wherever_an_output_has_it(tmp_path: Path) -> None:
