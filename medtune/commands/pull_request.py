@@ -75,17 +75,29 @@ def verdict(diff: Diff) -> tuple[str, list[str]]:
     better, worse = (_shown(diff, what) for what in ("better", "worse"))
     sentences = [f"Better beyond chance: {'; '.join(better)}.  "] if better else []
     sentences += [f"Worse beyond chance: {'; '.join(worse)}.  "] if worse else []
+    words, behind = _words(diff, is_better=bool(better), is_worse=bool(worse))
+    n, only, differing = len(diff.before), diff.aligned.only, diff.aligned.differing
+    if missed := only[0] + differing:
+        # A branch that asks fewer questions than its base may be unchanged in those.
+        words += f", in the {n} of {n + missed} questions of the base that are compared"
     if diff.aligned.left_out:
-        sentences.append(f"Of other questions than the base's {diff.aligned.left_out} are left out.  ")
+        sentences.append(
+            f"Left out: {only[0]} questions that the base alone asks, {only[1]} that this alone asks, "
+            f"{differing} that differ.  "
+        )
+    return words, [*behind, *sentences]
+
+
+def _words(diff: Diff, *, is_better: bool, is_worse: bool) -> tuple[str, list[str]]:
     if diff.losses:
-        return "worse", sentences
-    if worse:
-        return "worse, within what `diff.tolerated_loss` lets pass", sentences
-    if better:
-        return "better", sentences
+        return "worse", []
+    if is_worse:
+        return "worse, within what `diff.tolerated_loss` lets pass", []
+    if is_better:
+        return "better", []
     if _is_same(diff):
-        return "unchanged", [f"Every answer to {len(diff.before)} questions is the same.  ", *sentences]
-    return "no difference is shown", ["What differs may be chance.  ", *sentences]
+        return "unchanged", [f"Every answer to {len(diff.before)} questions is the same.  "]
+    return "no difference is shown", ["What differs may be chance.  "]
 
 
 def _shown(diff: Diff, what: str) -> list[str]:

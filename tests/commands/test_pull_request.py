@@ -1,5 +1,6 @@
 """The report of a pull request says whether it is better, worse or unchanged, and of which run."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medtune.commands.pull_request import MARKER, MOST, RUN_HERE, _within, report
+from medtune.commands.diff import make_diff
+from medtune.commands.pull_request import MARKER, MOST, RUN_HERE, _within, report, verdict
 from tests.conftest import ROOT, edit_params
 from tests.project import attempt, commit, run
 
@@ -203,3 +205,17 @@ def test_a_base_that_is_no_commit_is_one_line(here: Path) -> None:
     failed = attempt(*command, cwd=here, env={"PYTHONPATH": str(here)})
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: git merge-base: ") and failed.stderr.count("\n") == 1
+
+
+def test_a_branch_that_asks_fewer_questions_is_not_simply_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten questions the nine that it may have lost are gone: the title said `unchanged`, and no more."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": f"q{i}", "question": f"{i}?", "ground_truth": "a", "prediction": "a"} for i in range(10)]
+    for name, kept in (("base.jsonl", rows), ("branch.jsonl", rows[:1])):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in kept))
+    words, sentences = verdict(make_diff("base.jsonl", "branch.jsonl", common=True))
+    assert words == "unchanged, in the 1 of 10 questions of the base that are compared"
+    assert sentences[-1].startswith("Left out: 9 questions that the base alone asks, 0 that this alone asks")
+    assert verdict(make_diff("base.jsonl", "base.jsonl"))[0] == "unchanged"
