@@ -67,10 +67,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Remaining:
-    """Something that may still hold what was made with the rows, and the command that would delete it."""
+    """Something that may still hold what was made with the rows, and the command that would delete it.
+
+    `commits` are those whose runs are meant, if it is runs.
+    """
 
     what: str
     command: str
+    commits: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -455,7 +459,11 @@ def _remaining(ids: Sequence[str], places: Mapping[str, str], experiment: str) -
 
 
 def _earlier_runs(ids: Sequence[str], experiment: str) -> Iterator[Remaining]:
-    """Commits and experiments whose run saw the rows, by the questions that their lock names."""
+    """Experiments, and commits, whose run saw the rows, by the questions that their lock names.
+
+    A history has hundreds of commits: those of which the same is said are one entry.
+    """
+    commits: dict[str, list[str]] = {}
     names = dict(
         line.split(" ", 1) for line in _git("for-each-ref", "--format=%(objectname) %(refname)").splitlines()
     )
@@ -468,12 +476,18 @@ def _earlier_runs(ids: Sequence[str], experiment: str) -> Iterator[Remaining]:
         if saw is None:
             continue
         name = reference.rpartition("/")[2] if reference.startswith("refs/exps/") else ""
-        what = f"experiment {name}" if name else f"commit {revision[:10]}"
+        if name:
+            yield Remaining(f"experiment {name}: its run {saw}", f"dvc exp remove {name}", [revision])
+        else:
+            commits.setdefault(saw, []).append(revision)
+    for saw, those in commits.items():
+        one = len(those) == 1
+        more = f" and {len(those) - SHOWN} more (--json has them)" if len(those) > SHOWN else ""
+        named = ", ".join(revision[:10] for revision in those[:SHOWN]) + more
         yield Remaining(
-            f"{what}: its run {saw}",
-            f"dvc exp remove {name}"
-            if name
-            else "its objects go with DVC's cache and the remotes, see below",
+            f"{'commit' if one else 'commits'} {named}: {'its run' if one else 'their runs'} {saw}",
+            f"{'its' if one else 'their'} objects go with DVC's cache and the remotes, see below",
+            those,
         )
 
 
@@ -491,12 +505,12 @@ def _saw(revision: str, ids: Sequence[str]) -> str | None:
     for split in ("train", "validation", "test"):
         content = _cached(outs.get(f"{PREPARED}/{split}.jsonl", ""))
         if content is None:
-            return "may have seen them: its questions are not in the cache"
+            return "may have seen them: the questions are not in the cache"
         found = [name for name in ids if f'"id": {json.dumps(name, ensure_ascii=False)}'.encode() in content]
         if found:
             return f"saw {', '.join(found[:SHOWN])} in {split}"
     # Drawn for no split; yet it had a part in how the others were grouped and placed.
-    return "asked none of them, but grouped and split its questions beside them"
+    return "asked none of them, but grouped and split the others beside them"
 
 
 def _cached(md5: str) -> bytes | None:

@@ -55,6 +55,28 @@ def test_a_run_without_a_row_is_proven_and_compared_and_deletes_nothing(finished
     assert again.returncode == 1 and f"experiment {found['experiment']} is there already" in again.stderr
 
 
+def test_commits_of_which_the_same_is_said_are_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone of this repository has hundreds of commits whose questions are in no cache."""
+    commits = [f"{number:040x}" for number in range(9)]
+    said = dict.fromkeys(commits, "may have seen them") | {commits[0]: "saw p17 in train", commits[8]: None}
+    tried = f"{9:040x}"
+    said[tried] = "saw p17 in train"
+
+    def git(command: str, *_: str) -> str:
+        return f"{tried} refs/exps/ab/cd/tried\n" if command == "for-each-ref" else "\n".join(commits)
+
+    monkeypatch.setattr(without, "_git", git)
+    monkeypatch.setattr(without, "_saw", lambda revision, _: said[revision])
+    experiment, one, many = without._earlier_runs(["p17"], "without-1")
+    assert (experiment.what, experiment.command) == (
+        "experiment tried: its run saw p17 in train",
+        "dvc exp remove tried",
+    )
+    assert one.what == "commit 0000000000: its run saw p17 in train"
+    assert many.what.endswith(" and 2 more (--json has them): their runs may have seen them")
+    assert many.commits == commits[1:8]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
