@@ -31,6 +31,8 @@ HEADLINES = ("metrics/evaluation.json", "metrics/training.json")
 LOOKUP, OVER_LOOKUP = "metrics/lookup.json", "over_lookup"
 """What the run gains over the best lookup, in the same words; its column stands where there is a lookup."""
 COLUMNS = ("accuracy", "gain", "verdict", OVER_LOOKUP, "token_f1", "validation_loss")
+GIVE_WAY = ("token_f1", OVER_LOOKUP, "gain")
+"""Columns that make room, in this order, for the parameters that experiments try: those are why one looks."""
 WIDTH = 120
 """Characters in a line where there is no terminal to ask."""
 CELL = 24
@@ -78,18 +80,14 @@ def describe_runs(runs: Sequence[Run], width: int | None = None) -> str:
     """A table for people, at most `width` characters wide (default: as wide as the terminal)."""
     if not any(run.metrics or run.state for run in runs):
         return NOTHING
-    names = _telling_apart(runs)
-    width = width or get_terminal_size((WIDTH, 24)).columns
+    names, columns = _telling_apart(runs), _columns(runs)
     # Wider than any table, or rich would cut cells.
     console = Console(width=100_000)
-    shown = len(names)
-    # The metrics and the names of the runs stay, whatever has to go.
-    while shown and console.measure(_table(runs, names[:shown])).maximum > width:
-        shown -= 1
+    shown, kept = _fitting(runs, names, columns, console, width or get_terminal_size((WIDTH, 24)).columns)
     with console.capture() as captured:
-        console.print(_table(runs, names[:shown]))
+        console.print(_table(runs, shown, kept))
     lines = [line.rstrip() for line in captured.get().splitlines()]
-    if left_out := names[shown:]:
+    if left_out := [one for one in [*names, *columns] if one not in [*shown, *kept]]:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         lines.append(f"no room for: {', '.join(left_out[:NAMED])}{more}; a wider terminal or --json has them")
     lines += [
@@ -132,6 +130,29 @@ class _Code:
         if key not in self._known:
             self._known[key] = has_other_code(self._repo)
         return self._known[key]
+
+
+def _fitting(
+    runs: Sequence[Run], names: Sequence[str], columns: Sequence[str], console: Console, width: int
+) -> tuple[list[str], list[str]]:
+    """The parameters and the metrics that have room; the names of the runs and the other metrics stay."""
+
+    def fits(shown: Sequence[str], kept: Sequence[str]) -> bool:
+        return console.measure(_table(runs, shown, kept)).maximum <= width
+
+    tried = len(_varying([run for run in runs if run.is_experiment]))
+    shown, kept = list(names), list(columns)
+    while len(shown) > tried and not fits(shown, kept):
+        shown.pop()
+    gone = [one for one in GIVE_WAY if one in columns]
+    while shown and not fits(shown, [one for one in columns if one not in gone]):
+        shown.pop()
+    # Of the metrics only those go that have to.
+    for number in range(len(gone) + 1):
+        kept = [one for one in columns if one not in gone[:number]]
+        if not shown or fits(shown, kept):
+            break
+    return shown, kept
 
 
 def _vouched_for(run: Run, found: Any, repo: Repo, code: _Code) -> Run:
@@ -231,12 +252,15 @@ def _rank(name: str) -> int:
     return FIRST.index(section) if section in FIRST else len(FIRST)
 
 
-def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+def _columns(runs: Sequence[Run]) -> list[str]:
+    return [name for name in COLUMNS if name != OVER_LOOKUP or any(name in run.metrics for run in runs)]
+
+
+def _table(runs: Sequence[Run], names: Sequence[str], columns: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     short = _short_names([name for run in runs for name in run.params])
     has_state = any(run.state for run in runs)
     table.add_column("run", no_wrap=True)
-    columns = [name for name in COLUMNS if name != OVER_LOOKUP or any(name in run.metrics for run in runs)]
     for header in [*(short[name] for name in names), *columns]:
         table.add_column(header, no_wrap=True, justify="right")
     if has_state:

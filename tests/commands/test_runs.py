@@ -167,9 +167,18 @@ def test_the_table_fits_and_says_what_it_has_no_room_for(here: Path) -> None:
     assert describe_runs(find_runs(), width=widest) == whole
     narrow = describe_runs(find_runs(), width=widest - 1)
     assert max(map(len, narrow.splitlines())) < widest
-    assert narrow.endswith("no room for: finetune.lora.r; a wider terminal or --json has them")
-    assert "lora.r" not in narrow.splitlines()[0]
-    assert rows(narrow)["main"][1:] == rows(whole)["main"][2:]
+    assert narrow.endswith("no room for: token_f1; a wider terminal or --json has them")
+    assert "lora.r" in narrow.splitlines()[0] and "token_f1" not in narrow.splitlines()[0]
+
+
+def test_what_experiments_try_stays_where_there_is_little_room(here: Path) -> None:
+    narrow = describe_runs(find_runs(), width=80)
+    assert max(len(line) for line in narrow.splitlines() if not line.startswith(("no room", "in part"))) <= 80
+    header = narrow.splitlines()[0].split()
+    assert {"run", "learning_rate", "lora.r", "accuracy", "verdict", "validation_loss"} <= set(header)
+    narrowest = describe_runs(find_runs(), width=20)
+    assert "no room for: finetune.learning_rate, finetune.lora.r; " in narrowest
+    assert set(narrowest.splitlines()[0].split()) >= {"accuracy", "gain", "verdict", "token_f1"}
 
 
 def test_a_section_is_left_out_of_a_name_only_where_that_leaves_no_doubt() -> None:
