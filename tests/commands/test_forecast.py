@@ -193,6 +193,15 @@ def test_a_run_that_is_not_committed_yet_has_the_time_that_is_here(committed: di
     assert of("finetune", committed).seconds is not None
 
 
+def test_a_run_of_a_second_is_known_although_its_time_is_in_tenths(content: dict[str, Any]) -> None:
+    path = Path("metrics/timing.json")
+    timing = json.loads(path.read_text())
+    tokens = json.loads(Path("metrics/training_details.json").read_text())["tokens_seen"]
+    timing["finetune"] |= {"seconds": 1.0, "tokens_per_second": tokens / 0.953}
+    path.write_text(json.dumps(timing))
+    assert of("finetune", content).seconds == 1.0
+
+
 def test_where_nothing_has_run_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
