@@ -5,8 +5,10 @@ A part is imported when it is called: torch and DVC take seconds to load, and `m
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,10 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="memory and time of the stages, and what the test can show")
     plan.add_argument("profile", nargs="?", help="of profiles/NAME.yaml (default: params.yaml as it is)")
     plan.add_argument(
-        "--device", choices=["cpu", "cuda"], help="plan for one elsewhere (default: the one here)"
+        "--device", choices=["cpu", "cuda"], help="the memory on one elsewhere (default: all of the one here)"
     )
     plan.add_argument("--worst", action="store_true", help="for the longest examples allowed: try none")
-    plan.add_argument("--price-per-hour", type=float, metavar="P", help="of the machine: tell the cost")
+    plan.add_argument("--price-per-hour", type=_price, metavar="P", help="of the machine: tell the cost")
     plan.add_argument("--json", action="store_true", help="the same figures for programs")
     plan.set_defaults(call=_plan)
     check = commands.add_parser("check", help="what would make a stage fail at once, told before it runs")
@@ -333,6 +335,13 @@ def _pin(arguments: argparse.Namespace) -> None:
         return
     print(difference)
     print("\nnothing was written" if arguments.dry_run else "\nparams.yaml is pinned; run: dvc repro")
+
+
+def _price(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (price := float(text)) < math.inf:
+            return price
+    raise argparse.ArgumentTypeError(f"'{text}' is no price; accepted: a number from 0 on")
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -263,6 +263,13 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], expected: str) -> Non
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("price", ["-1", "nan", "inf", "cheap"])
+def test_what_is_no_price_is_refused(price: str) -> None:
+    result = medtune("plan", f"--price-per-hour={price}")
+    assert result.returncode == 2
+    assert f"'{price}' is no price; accepted: a number from 0 on" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
