@@ -235,7 +235,7 @@ def _study(this: _Searched) -> "Study":
         ) from None
     if COMMIT not in study.user_attrs:
         _begin(this, study)
-    study.pruner = _pruner(this, study.user_attrs[STEPS])
+    study.pruner = _pruner(this.search.prune_after, study.user_attrs[STEPS])
     return study
 
 
@@ -263,13 +263,12 @@ def _begin(this: _Searched, study: "Study") -> None:
     study.set_user_attr(COMMIT, commit)
 
 
-def _pruner(this: _Searched, steps: int) -> "BasePruner":
+def _pruner(after: int | None, steps: int) -> "BasePruner":
     import optuna
 
-    after = this.search.prune_after
     if after is None:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=after, n_warmup_steps=steps // UNDISTURBED)
+    return optuna.pruners.MedianPruner(n_startup_trials=after, n_warmup_steps=math.ceil(steps / UNDISTURBED))
 
 
 def _distribution(values: Range | list[Value]) -> "BaseDistribution":

@@ -189,6 +189,22 @@ def test_a_training_above_the_median_is_stopped_while_it_runs(here: Path) -> Non
     assert not [*here.glob(".dvc/tmp/exps/standalone/tmp*")]
 
 
+@pytest.mark.parametrize(("steps", "undisturbed"), [(7, 3), (9, 3), (100, 34)])
+def test_a_training_is_stopped_at_no_step_of_its_first_third(steps: int, undisturbed: int) -> None:
+    import optuna
+
+    study = optuna.create_study(pruner=searching._pruner(1, steps))
+    study.add_trial(
+        optuna.trial.create_trial(value=0.0, intermediate_values=dict.fromkeys(range(steps), 0.0))
+    )
+    trial = study.ask()
+    stopped = []
+    for step in range(1, steps):
+        trial.report(1.0, step)
+        stopped.append(trial.should_prune())
+    assert stopped.index(True) + 1 == undisturbed
+
+
 def test_one_that_diverged_is_no_reason_to_stop_and_one_that_fails_is(here: Path) -> None:
     write(here, {"searches/wild.yaml": of_space("finetune.learning_rate: [0.2, 0.3]")})
     assert [trial.state for trial in search("wild").trials] == ["diverged", "diverged"]
