@@ -104,8 +104,11 @@ def _described(found: Explanation) -> Iterator[str]:
     for tried in found.tried:
         difference = tried.difference
         read = ", ".join(difference.stages) or "no stage"
-        yield f"\n{difference.kind} {difference.name} (read by {read})\n  {difference.detail}"
-        yield f"  {conclusion(tried, found)}"
+        what = " ".join(dict.fromkeys([difference.kind, difference.name]))
+        yield f"\n{what} (read by {read})\n  {difference.detail}"
+        # What keeps all of them from being tried is said once, at the end.
+        if (concluded := conclusion(tried, found)) != f"not run: {found.missed}":
+            yield f"  {concluded}"
         if tried.alone and tried.away and tried.alone.verdict in ("truly", "within rounding"):
             yield f"  taken away from B: {_seen(tried.away, found)}"
     yield ""

@@ -50,6 +50,13 @@ def test_a_trial_that_fails_is_not_the_same_result() -> None:
     assert effect("truly", "answer-base: no").verdict == "truly"
 
 
+def test_what_keeps_all_from_being_tried_is_said_once() -> None:
+    tried = [Tried(difference("finetune")), Tried(difference()), Tried(difference("answer-base"))]
+    said = describe_explanation(Explanation(("A", "B"), tried, missed="nothing was run, as --no-run says"))
+    assert said.count("not run: nothing was run, as --no-run says") == 1
+    assert "changes nothing: no stage reads it" in said
+
+
 def test_a_difference_that_shows_only_beside_others_is_told() -> None:
     tried = Tried(difference("finetune"), effect("same"), effect("truly"))
     assert conclusion(tried, explanation(tried)).startswith(
