@@ -140,7 +140,8 @@ def _fitting(
     def fits(shown: Sequence[str], kept: Sequence[str]) -> bool:
         return console.measure(_table(runs, shown, kept)).maximum <= width
 
-    tried = len(_varying([run for run in runs if run.is_experiment]))
+    # At least two: a single experiment differs from its commit, and from no other experiment.
+    tried = max(2, len(_varying([run for run in runs if run.is_experiment])))
     shown, kept = list(names), list(columns)
     while len(shown) > tried and not fits(shown, kept):
         shown.pop()
@@ -150,7 +151,7 @@ def _fitting(
     # Of the metrics only those go that have to.
     for number in range(len(gone) + 1):
         kept = [one for one in columns if one not in gone[:number]]
-        if not shown or fits(shown, kept):
+        if fits(shown, kept):
             break
     return shown, kept
 
