@@ -155,6 +155,8 @@ def _factor(stage: str, content: Mapping[str, Any], last: Last) -> tuple[float, 
             examples = sum(read_json(DATA_FILE)["examples"]["train"].values())
             before, now = done["examples"] * done["epochs"], examples * content["finetune"]["epochs"]
             return now / before, _told(before, now, "examples seen")
+        if stage == "answer-shots" and not content["answer"]["shots"]:
+            return 1.0, "asks nothing, as answer.shots is 0"
         if stage.startswith("answer-"):
             before = read_json(EVALUATION_FILE)["all"]["tuned"]["n"]
             now = sum((questions_by_kind(content) or {}).values())

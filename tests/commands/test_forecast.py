@@ -78,6 +78,11 @@ def test_fewer_questions_take_less_time(content: dict[str, Any]) -> None:
     assert found.because.startswith(f"{20 * len(asked)} questions, scaled from")
 
 
+def test_without_shots_no_question_is_counted_for_them(content: dict[str, Any]) -> None:
+    content["answer"]["shots"] = 0
+    assert "questions" not in of("answer-shots", content).because
+
+
 def test_what_costs_nothing_changes_nothing(content: dict[str, Any]) -> None:
     before = of("finetune", content)
     content["finetune"] |= {"seed": 1, "learning_rate": 1e-5}
