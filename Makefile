@@ -65,7 +65,7 @@ bench-pipeline: install $(DEVELOPMENT)
 	python -m benchmarks.pipeline
 
 pull: install
-	dvc pull
+	python -m medtune.commands.cli pull
 
 # What the run that is here changes against that of the commit where it parts from BASE, as Markdown in REPORT; fails
 # if that is worse beyond chance. `make repro` comes before. docs/pull-requests.md
