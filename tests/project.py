@@ -24,6 +24,8 @@ for kind in ("organ_system", "medical_term", "definition", "finding"):
     REDUCED[f"data.kinds.{kind}.test"] = 8
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 """In an order in which they can run, those that were added to the shipped ones included."""
+LONGEST = 1200
+"""Seconds that no command of a test takes."""
 MADE = ("dvc.lock", "digests/", "metrics/", "models/record.json")
 """What a run leaves in git, as prefixes."""
 
@@ -37,8 +39,10 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
 def attempt(
     *command: str, cwd: Path, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder; it may fail."""
-    return subprocess.run(command, cwd=cwd, env=environment(env), capture_output=True, text=True)
+    """Run a command in a folder; it may fail. One that does not end is an error, and not the end of CI."""
+    return subprocess.run(
+        command, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=LONGEST
+    )
 
 
 def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
