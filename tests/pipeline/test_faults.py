@@ -39,12 +39,14 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Victim:
     params = {
         "finetune.evaluate_every": 1,
         "finetune.epochs": 4,
-        "finetune.lora.r": 64,
+        "finetune.lora.r": 128,
         "answer.max_new_tokens": 4,
     }
-    return Victim(
-        create_tiny_project(folder / "medtune", build_tiny_base(folder / "base"), params, prepared=False)
+    project = create_tiny_project(
+        folder / "medtune", build_tiny_base(folder / "base"), params, prepared=False
     )
+    run("medtune", "add", cwd=project)
+    return Victim(project)
 
 
 def limit_file_size() -> None:

@@ -158,7 +158,9 @@ def test_dvc_delivers_damaged_objects_as_the_page_says_and_medtune_refuses_them(
     assert "its tensors are not those that were trained" in result.stderr
 
 
-def test_what_was_fetched_answers_as_in_the_repository_it_is_from(registry: Registry, tmp_path: Path) -> None:
+def test_what_was_fetched_answers_as_in_the_repository_it_is_from(
+    finished_tiny_project: Path, registry: Registry, tmp_path: Path
+) -> None:
     folder = shutil.copytree(registry.consumer, tmp_path / "consumer")
     said = registry.run(ASK, folder).strip()
     ask = (sys.executable, "-m", "medtune.commands.cli", "ask", "What is arachnodactyly?")
@@ -167,7 +169,7 @@ def test_what_was_fetched_answers_as_in_the_repository_it_is_from(registry: Regi
     card = (folder / "adapter-1.0/README.md").read_text()
     code = re.search(r"```python\n(.+?)```", card, re.S)
     assert code is not None
-    base = registry.project.parent / "base"
+    base = finished_tiny_project.parent / "base"
     filled = (
         code[1]
         .replace('"BASE"', repr(str(base)))
