@@ -55,6 +55,7 @@ def payload(mark: Path) -> bytes:
 def attacker(finished_tiny_project: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "attacker"
     shutil.copytree(finished_tiny_project, folder, symlinks=True)
+    run("medtune", "add", cwd=folder)
     return folder
 
 

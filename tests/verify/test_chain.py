@@ -415,7 +415,7 @@ def test_an_edited_parameter_is_told_as_the_cause_of_what_breaks_with_it_and_of_
 
 
 def test_edited_code_breaks_the_chain_and_a_comment_only_the_hash(project: Path) -> None:
-    replace("medtune/train/loss.py", "import", "# A comment\nimport")
+    replace("medtune/train/loss.py", "\nimport torch\n", "\n# A comment\nimport torch\n")
     assert set(broken()) == {"every file is the one that dvc.lock names"}
     replace("medtune/evaluate/scoring.py", "return", "return None or")
     found = broken()
