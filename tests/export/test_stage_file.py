@@ -40,6 +40,6 @@ def test_dvc_repro_exports_when_asked_to_and_only_then_again(
     monkeypatch.chdir(here)
     edit_params(here / "params.yaml", {"export.base_model": "org/base"})
     declare(["adapter"])
-    assert repro(here) == {"code", "export"}
+    assert repro(here) == {"export"}
     assert (here / "models/export/adapter/adapter_model.safetensors").is_file()
     assert repro(here) == set()
