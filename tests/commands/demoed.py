@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from medtune.answer.answerer import Answerer
 from medtune.commands.address import listen, url_of
 from medtune.commands.demo_app import Shown, demo_app
-from medtune.commands.demo_pair import Pair
+from medtune.commands.demo_pair import Pair, Said
 from medtune.commands.demo_run import Answered, Evaluated
 from medtune.model.base import end_ids
 from medtune.model.chat import ChatEncoder
@@ -36,6 +36,19 @@ def build_pair(tokenizer: PreTrainedTokenizerFast, most: int = 24) -> Pair:
             # A logit of nought is never the largest of some hundred.
             model.get_output_embeddings().weight[[base.encoder.end_id, *end_ids(model)]] = 0
     return Pair(base, replace(base, model=other), PROMPT, None)
+
+
+class SlowPair(Pair):
+    """One that is still at its answer when the next thing happens, on whatever machine."""
+
+    @classmethod
+    def of(cls, pair: Pair) -> "SlowPair":
+        return cls(pair.base, pair.tuned, pair.prompt, pair.origin)
+
+    def ask(self, question: str) -> Generator[Said, None, None]:
+        for said in super().ask(question):
+            time.sleep(0.02)
+            yield said
 
 
 def evaluated(count: int) -> list[Evaluated]:

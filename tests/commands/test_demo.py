@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,11 +14,11 @@ from medtune.answer.answerer import Answerer
 from medtune.commands.address import is_loopback
 from medtune.commands.demo import demo
 from medtune.commands.demo_app import LISTED, MOST
-from medtune.commands.demo_pair import Pair, Said, switched
+from medtune.commands.demo_pair import Pair, switched
 from medtune.core.errors import MedtuneError
 from medtune.model.adapter import attach_lora
 from medtune.model.params import ModelParams
-from tests.commands.demoed import build_pair, evaluated, served, shown
+from tests.commands.demoed import SlowPair, build_pair, evaluated, served, shown
 from tests.conftest import build_tiny_llama
 from tests.export.trained import LORA, create_trained
 from tests.servers import unused_port
@@ -89,25 +89,19 @@ def test_what_cannot_be_asked_is_one_line(client: httpx2.Client, question: objec
     assert said(asked(client, "Fever?"))
 
 
-class SlowPair(Pair):
-    """One that is still at its first answer when the second question comes."""
-
-    def ask(self, question: str) -> Generator[Said, None, None]:
-        for said in super().ask(question):
-            time.sleep(0.02)
-            yield said
-
-
 def test_whoever_leaves_makes_room_for_the_next(chatml_tokenizer: PreTrainedTokenizerFast) -> None:
     pair = build_pair(chatml_tokenizer, most=450)
     with (
-        served(SlowPair(pair.base, pair.tuned, pair.prompt, None), shown(ROWS)) as url,
+        served(SlowPair.of(pair), shown(ROWS)) as url,
         httpx2.Client(base_url=url, trust_env=False) as client,
     ):
         with client.stream("POST", "/ask", json={"question": "?"}) as first:
-            assert "ahead" in next(first.iter_lines())
+            # Kept: with its last iterator a response would be closed, and the first would have left.
+            begun = first.iter_lines()
+            assert "ahead" in next(begun)
             with client.stream("POST", "/ask", json={"question": "?"}) as second:
-                assert next(second.iter_lines()) == '{"ahead": 1}'
+                waiting = second.iter_lines()
+                assert next(waiting) == '{"ahead": 1}'
                 # Both leave: one in the midst of an answer, one in the line.
         start_time = time.monotonic()
         with client.stream("POST", "/ask", json={"question": "?"}) as third:
