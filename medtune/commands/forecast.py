@@ -21,8 +21,9 @@ from medtune.core.yaml_file import parse_yaml
 from medtune.run.launch import Launch
 from medtune.run.lock_file import LOCK_FILE, read_lock
 from medtune.run.params import ComputeParams
+from medtune.run.shipped import SHIPPED
 
-STAGES = ("prepare", "finetune", "answer-base", "answer-tuned", "answer-shots", "evaluate")
+STAGES = SHIPPED[1:]
 DATA_FILE, DETAILS_FILE = Path("metrics/data.json"), Path("metrics/training_details.json")
 EVALUATION_FILE = Path("metrics/details.json")
 COST_NOTHING = {

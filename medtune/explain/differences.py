@@ -21,7 +21,6 @@ from medtune.data.params import DataParams
 from medtune.data.tracking import PIPELINE_FILE, RAW_FOLDER, declare, is_pattern
 from medtune.explain.rows import Row, RowChanges, changes, in_order_of, lines_of, rows_in, with_changes
 from medtune.explain.trees import Tree, question_files
-from medtune.explain.trials import STAGES
 from medtune.run.code import (
     CODE,
     DIGESTS,
@@ -32,6 +31,7 @@ from medtune.run.code import (
     is_quantised,
     locked_versions,
 )
+from medtune.run.shipped import SHIPPED
 from medtune.run.stage import LAUNCH_FILES
 
 Change = Callable[[Path, Tree, Tree], None]
@@ -72,7 +72,7 @@ def differences(before: Tree, after: Tree) -> list[Difference]:
 
 def added(stages: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the stages that no trial runs: somebody has added them to the shipped ones."""
-    return tuple(name for name in stages if name not in STAGES)
+    return tuple(name for name in stages if name not in SHIPPED)
 
 
 def _untried_if_added(one: Difference) -> Difference:
@@ -277,26 +277,27 @@ def _stages_of(tree: Tree, entry: str) -> tuple[str, ...]:
     return _dependents(tree, f"{DIGESTS}/{entry}.json")
 
 
+def _declared(tree: Tree) -> Mapping[str, Any]:
+    """The stages of dvc.yaml."""
+    return read_yaml(tree.folder / PIPELINE_FILE).get("stages", {})
+
+
 def _dependents(tree: Tree, path: str) -> tuple[str, ...]:
-    stages = read_yaml(tree.folder / PIPELINE_FILE).get("stages", {})
-    return tuple(name for name, stage in stages.items() if path in (stage.get("deps") or ()))
+    return tuple(name for name, stage in _declared(tree).items() if path in (stage.get("deps") or ()))
 
 
 def _files_read(before: Tree, after: Tree) -> Iterator[Difference]:
     """Files and folders of git, or that DVC tracks, that a stage reads and that are none of the above."""
     trees, known = (before, after), (str(RUNTIME_LOCK), str(LAUNCH_FILES), str(RAW_FOLDER))
-    paths = {
-        str(path)
-        for tree in trees
-        for stage in read_yaml(tree.folder / PIPELINE_FILE).get("stages", {}).values()
-        for path in stage.get("deps") or ()
-    }
+    stages_of_both = [stage for tree in trees for stage in _declared(tree).values()]
+    paths = {str(path) for stage in stages_of_both for path in stage.get("deps") or ()}
+    made = _made_by(stages_of_both)
     for path in sorted(paths):
         # All code is what the stage `code` reads of it: what it means. A part of it a stage reads as it is.
         if "${" in path or path in CODE or any(Path(path).is_relative_to(one) for one in known):
             continue
         # What a stage makes is in neither tree, or is compared by what it is made of.
-        if any(_is_made(tree, path) for tree in trees) or _held(before, path) == _held(after, path):
+        if any(_overlap(path, name) for name in made) or _held(before, path) == _held(after, path):
             continue
         stages = tuple(dict.fromkeys(name for tree in trees for name in _dependents(tree, path)))
         is_file = all((tree.folder / path).is_file() for tree in trees)
@@ -310,11 +311,15 @@ def _files_read(before: Tree, after: Tree) -> Iterator[Difference]:
         )
 
 
-def _is_made(tree: Tree, path: str) -> bool:
-    stages = read_yaml(tree.folder / PIPELINE_FILE).get("stages", {}).values()
+def _made_by(stages: list[Mapping[str, Any]]) -> set[str]:
+    """The paths of all outputs."""
     made = [out for stage in stages for role in ("outs", "metrics", "plots") for out in stage.get(role) or ()]
-    names = [out if isinstance(out, str) else next(iter(out)) for out in made]
-    return any(Path(path).is_relative_to(name) or Path(name).is_relative_to(path) for name in names)
+    return {out if isinstance(out, str) else next(iter(out)) for out in made}
+
+
+def _overlap(path: str, name: str) -> bool:
+    """Whether one of two paths is the other or lies in it."""
+    return Path(path).is_relative_to(name) or Path(name).is_relative_to(path)
 
 
 def _held(tree: Tree, path: str) -> dict[str, bytes]:
@@ -356,7 +361,7 @@ def _packages(before: Tree, after: Tree) -> Iterator[Difference]:
 
 def _pipeline(before: Tree, after: Tree) -> Iterator[Difference]:
     """Stages of dvc.yaml that are declared otherwise, but for the files of questions that they name."""
-    old, new = (read_yaml(tree.folder / PIPELINE_FILE).get("stages", {}) for tree in (before, after))
+    old, new = (_declared(tree) for tree in (before, after))
     for name in dict.fromkeys([*old, *new]):
         if _without_questions(old.get(name)) != _without_questions(new.get(name)):
             yield Difference(

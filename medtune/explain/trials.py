@@ -27,8 +27,8 @@ from medtune.core.yaml_file import read_yaml
 from medtune.data.tracking import PIPELINE_FILE
 from medtune.explain.outcomes import Outcome
 from medtune.run.code import RUNTIME_LOCK
+from medtune.run.shipped import SHIPPED
 
-STAGES = ("code", "prepare", "finetune", "answer-base", "answer-tuned", "answer-shots", "evaluate")
 """Those that are run; an export is none."""
 READ_OF_PREPARE = ("train.jsonl", "validation.jsonl", "test.jsonl", "ATTRIBUTION.md")
 """What other stages read of it."""
@@ -56,7 +56,7 @@ class Trials:
     def prepared(self, tree: Path) -> dict[str, list[dict[str, Any]]]:
         """The questions of a revision by split; MedtuneError says why there are none."""
         place = self._copy(tree)
-        for stage in STAGES[:2]:
+        for stage in SHIPPED[:2]:
             if failed := self._stage(place, stage):
                 raise MedtuneError(f"{stage}: {failed}")
         return {
@@ -70,7 +70,7 @@ class Trials:
             change(place)
         failed = None
         questions: dict[str, str] = {}
-        for stage in STAGES:
+        for stage in SHIPPED:
             if failed := self._stage(place, stage):
                 failed = f"{stage}: {failed}"
                 break

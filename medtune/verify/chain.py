@@ -27,6 +27,7 @@ from medtune.data.tracking import require_declared
 from medtune.run.code import DIGESTS, digest, entry_points, is_quantised
 from medtune.run.lock_file import LOCK_FILE, ROLES, dvc_md5, entries, read_lock
 from medtune.run.shadowing import ROOT, require_no_shadows
+from medtune.run.shipped import SHIPPED
 from medtune.verify.remade import (
     check_adapter,
     check_answers,
@@ -42,8 +43,6 @@ ON_TRUST = (
     "taken on trust: that the training gave these checkpoints, and that the models gave these answers; "
     "`medtune verify --rerun` repeats both"
 )
-
-SHIPPED = ("code", "prepare", "finetune", "answer-base", "answer-tuned", "answer-shots", "evaluate")
 
 
 @dataclass(frozen=True)
