@@ -26,7 +26,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from medtune.commands.diff import Diff, describe_diff, diff_as_json, make_diff
-from medtune.commands.experiments import not_in_git, require_reproduced
+from medtune.commands.experiments import git, not_in_git, require_reproduced
 from medtune.commands.text_file import read_file
 from medtune.core.cache import progress_folder
 from medtune.core.errors import MedtuneError
@@ -106,7 +106,7 @@ def withdraw(names: Sequence[str], file: Path | None = None, *, group: bool = Fa
     rows = _rows(prepared, wanted, params, group=group)
     ids = sorted({*params.without, *(row.id for row in rows)})
     experiment = f"without-{hashlib.sha256(json.dumps([ids, _head()]).encode()).hexdigest()[:8]}"
-    if _git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}"):
+    if git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}"):
         raise MedtuneError(
             f"experiment {experiment} is there already: medtune diff HEAD {experiment}; to make it anew: dvc "
             f"exp remove {experiment}"
@@ -200,7 +200,7 @@ def _run(experiment: str, ids: Sequence[str]) -> list[str]:
                 print(line, end="", file=sys.stderr, flush=True)
                 if match := re.match(r"Running stage '(.+)'", line):
                     ran.append(match[1])
-    if not _git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}"):
+    if not git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}"):
         raise MedtuneError(
             "the pipeline did not run to its end without these rows; why stands above. Nothing is shown"
         )
@@ -422,7 +422,7 @@ def _remaining(ids: Sequence[str], places: Mapping[str, str], experiment: str) -
             f"the rows themselves: {file} ({', '.join(files[file][:SHOWN])})",
             f"delete them there, then: medtune add {file}; and take their ids out of data.without",
         )
-        if _git("ls-files", "--", file):
+        if git("ls-files", "--", file):
             yield Remaining(
                 f"earlier versions of {file} in git", f"git filter-repo --invert-paths --path {file}"
             )
@@ -465,9 +465,9 @@ def _earlier_runs(ids: Sequence[str], experiment: str) -> Iterator[Remaining]:
     """
     commits: dict[str, list[str]] = {}
     names = dict(
-        line.split(" ", 1) for line in _git("for-each-ref", "--format=%(objectname) %(refname)").splitlines()
+        line.split(" ", 1) for line in git("for-each-ref", "--format=%(objectname) %(refname)").splitlines()
     )
-    revisions = _git("log", "--all", "--format=%H", "--", str(LOCK_FILE)).split()
+    revisions = git("log", "--all", "--format=%H", "--", str(LOCK_FILE)).split()
     for revision in dict.fromkeys([*revisions, *names]):
         reference = names.get(revision, "")
         if reference.endswith(f"/{experiment}") or reference == "refs/exps/exec/EXEC_CHECKPOINT":
@@ -537,15 +537,8 @@ def _described(found: Withdrawal) -> Iterator[str]:
 
 
 def _head() -> str:
-    return _git("rev-parse", "HEAD").strip()
+    return git("rev-parse", "HEAD").strip()
 
 
 def _commit_of(experiment: str) -> str:
-    return _git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}").split()[0]
-
-
-def _git(*arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise MedtuneError(f"git {arguments[0]}: {' '.join(result.stderr.split())}")
-    return result.stdout
+    return git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}").split()[0]

@@ -65,7 +65,7 @@ def test_commits_of_which_the_same_is_said_are_one_entry(monkeypatch: pytest.Mon
     def git(command: str, *_: str) -> str:
         return f"{tried} refs/exps/ab/cd/tried\n" if command == "for-each-ref" else "\n".join(commits)
 
-    monkeypatch.setattr(without, "_git", git)
+    monkeypatch.setattr(without, "git", git)
     monkeypatch.setattr(without, "_saw", lambda revision, _: said[revision])
     experiment, one, many = without._earlier_runs(["p17"], "without-1")
     assert (experiment.what, experiment.command) == (
