@@ -28,7 +28,7 @@ from medtune.commands.plan import Settings, parts_at_most
 from medtune.core.hashing import files_sha256
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import read_yaml
-from medtune.model.memory import GIB
+from medtune.model.memory import GIB, Device
 from medtune.model.params import ModelParams
 from medtune.run.params import ComputeParams
 from medtune.train.params import FinetuneParams
@@ -124,10 +124,10 @@ def at_most(content: Mapping[str, Any]) -> float:
         FinetuneParams.of(content),
         AnswerParams.of(content),
     )
-    kind = "cuda" if device_name() != "cpu" else "cpu"
-    parts = parts_at_most(settings, "finetune", kind)
+    device = Device.find(settings.compute)
+    parts = parts_at_most(settings, "finetune", device.kind, device)
     # Of CUDA's own context the peak of tensors has nothing.
-    return sum(size for name, size in parts.items() if kind == "cpu" or name != "libraries") / GIB
+    return sum(size for name, size in parts.items() if device.kind == "cpu" or name != "libraries") / GIB
 
 
 def device_name() -> str:

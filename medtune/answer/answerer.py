@@ -1,6 +1,5 @@
 """A model that answers questions: the base model or, with an adapter, the tuned one."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +28,7 @@ from medtune.model.base import (
     require_context,
 )
 from medtune.model.chat import ChatEncoder
-from medtune.model.params import PromptParams
+from medtune.model.origin import differing_prompt, tell_other_prompt
 from medtune.run.device import frozen_dtype, set_up
 
 
@@ -53,14 +52,10 @@ class Answerer:
         settings = Settings.load()
         if adapter is not None:
             origin = check_adapter(Path(adapter), settings.model, settings.compute)
-            if origin is not None and origin.prompt != settings.prompt:
-                print(
-                    f"asked as {adapter} was trained: params.yaml has another prompt "
-                    f"({_different(origin.prompt, settings.prompt)})",
-                    file=sys.stderr,
-                )
+            if origin is not None:
+                tell_other_prompt(adapter, origin.prompt, settings.prompt)
                 settings = replace(settings, prompt=origin.prompt)
-        return cls.build(settings, adapter)
+        return cls._assemble(settings, adapter)
 
     @classmethod
     def build(cls, settings: Settings, adapter: Path | str | None, *, quantized: bool = True) -> "Answerer":
@@ -69,14 +64,21 @@ class Answerer:
         The base is quantised as they say; with `quantized=False` it is not, and is in the dtype that it would
         be served in (bfloat16 where the device has it).
         """
-        compute = settings.compute
         if adapter is not None:
             origin = check_adapter(Path(adapter), settings.model, settings.compute)
-            if origin is not None and origin.prompt != settings.prompt:
+            if origin is not None and (names := differing_prompt(origin.prompt, settings.prompt)):
                 raise MedtuneError(
-                    f"{adapter}: trained with another prompt than that of params.yaml "
-                    f"({_different(origin.prompt, settings.prompt)}); run `dvc repro`"
+                    f"{adapter}: trained with another prompt than that of params.yaml ({names}); "
+                    "run `dvc repro`"
                 )
+        return cls._assemble(settings, adapter, quantized=quantized)
+
+    @classmethod
+    def _assemble(
+        cls, settings: Settings, adapter: Path | str | None, *, quantized: bool = True
+    ) -> "Answerer":
+        """The model and what writes its prompts; an adapter has been checked to be of both."""
+        compute = settings.compute
         encoder = ChatEncoder(load_tokenizer(base_folder(settings.model)), settings.prompt)
         device = set_up(compute, settings.answer.seed)
         dtype = frozen_dtype(settings.answer.precision, device, "answer.precision")
@@ -185,9 +187,3 @@ class Answerer:
                 )
             )
         return answers
-
-
-def _different(one: PromptParams, other: PromptParams) -> str:
-    """The names of the parameters in which two prompts differ."""
-    names = [name for name in PromptParams.model_fields if getattr(one, name) != getattr(other, name)]
-    return ", ".join(f"prompt.{name}" for name in names)

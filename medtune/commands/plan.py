@@ -191,7 +191,8 @@ def make_plan(profile: str | None = None, *, kind: str | None = None, worst: boo
     measured = measured_peaks(settings.model) if profile is None else {}
     can_try, needs = not worst and is_here(settings.model) and all(map(Path.is_file, PREPARED)), []
     for stage in settings.stages:
-        need = Need(stage, parts_at_most(settings, stage, device.kind), measured=measured.get(stage))
+        parts = parts_at_most(settings, stage, device.kind, device)
+        need = Need(stage, parts, measured=measured.get(stage))
         # One process alone cannot try how many share out the weights.
         if can_try and (stage != "finetune" or not _launch(settings).shares_weights):
             peak = dry_run(settings, stage)
@@ -200,10 +201,13 @@ def make_plan(profile: str | None = None, *, kind: str | None = None, worst: boo
     return Plan(settings, needs, device, forecasts(settings.content))
 
 
-def parts_at_most(settings: Settings, stage: str, kind: str) -> dict[str, float]:
+def parts_at_most(
+    settings: Settings, stage: str, kind: str, device: Device | None = None
+) -> dict[str, float]:
     """Bytes that one process of a stage needs on a kind of device (cpu, cuda) for the longest examples.
 
-    `precision: auto` counts as bfloat16.
+    `precision: auto` counts as bfloat16. A `device` says whether it has flash attention; without one,
+    attention counts with all its scores.
     """
     shape, finetune, answer = find_shape(settings.model), settings.finetune, settings.answer
     quantization, length = settings.compute.quantization, finetune.max_length
@@ -218,7 +222,8 @@ def parts_at_most(settings: Settings, stage: str, kind: str) -> dict[str, float]
             name: size / (launch.processes if launch.shares_weights else 1) for name, size in held.items()
         }
         checkpointing = finetune.gradient_checkpointing
-        kept = training_pass_bytes(shape, dtype, rows, length, checkpointing=checkpointing)
+        flash = device is not None and device.has_flash(shape, settings.compute, dtype)
+        kept = training_pass_bytes(shape, dtype, rows, length, checkpointing=checkpointing, flash=flash)
         parts["pass"] = (1 + FREED) * kept
     else:
         if stage == "unquantized":

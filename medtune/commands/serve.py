@@ -150,11 +150,14 @@ def server_params(served: Served, host: str, port: int, threads: int | None = No
 
 def _trained_prompt() -> Mapping[str, Any]:
     """That of the adapter; one from elsewhere does not say, and is asked with that of params.yaml."""
-    from medtune.model.origin import read_origin
+    from medtune.model.origin import read_origin, tell_other_prompt
     from medtune.model.params import PromptParams
 
-    origin = read_origin(WEIGHTS, CONFIG)
-    return (origin.prompt if origin else PromptParams.load()).model_dump()
+    origin, here = read_origin(WEIGHTS, CONFIG), PromptParams.load()
+    if origin is None:
+        return here.model_dump()
+    tell_other_prompt(ADAPTER, origin.prompt, here)
+    return origin.prompt.model_dump()
 
 
 def _started(params: Any, path: Path) -> Any:

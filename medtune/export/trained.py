@@ -24,6 +24,7 @@ from medtune.model.adapter import ADAPTER_FILES, WEIGHTS, check_adapter
 from medtune.model.base import base_folder, describe_base, load_tokenizer
 from medtune.model.chat import ChatEncoder
 from medtune.model.naming import Base
+from medtune.model.origin import tell_other_prompt
 from medtune.model.params import ModelParams, PromptParams
 from medtune.run.lock_file import LOCK_FILE, dvc_md5, read_lock
 from medtune.run.params import ComputeParams
@@ -87,11 +88,13 @@ def find_trained(folder: Path = ADAPTER, *, foreign: bool = False) -> Trained:
     With `foreign` it may be of no run that is known here.
     """
     settings = Settings.load()
+    asked_for = settings.prompt
     record = None if foreign else _own_record(folder)
     if record is not None:
         settings = _recorded(settings, record, folder)
     origin = check_adapter(folder, settings.model, settings.compute)
     if origin is not None:
+        tell_other_prompt(folder, origin.prompt, asked_for)
         settings = replace(settings, prompt=origin.prompt)
     if record is not None and record["base_model"] != (here := describe_base(settings.model)):
         differing = sorted(key for key in here if record["base_model"].get(key) != here[key])

@@ -58,18 +58,21 @@ def answering_parts(
     }
 
 
-def training_pass_bytes(shape: Shape, dtype: str, rows: int, length: int, *, checkpointing: bool) -> float:
+def training_pass_bytes(
+    shape: Shape, dtype: str, rows: int, length: int, *, checkpointing: bool, flash: bool = False
+) -> float:
     """At most what a pass keeps for its backward pass if every token has a label: an estimate.
 
     For a LoRA without dropout and DoRA. Layers keep what goes into and out of their linear layers, two copies
     of the hidden state for the norms, and the attention scores before and after the softmax; the loss keeps,
     of so many positions at once, logits and probabilities in float32 and, in parts and then as a whole, the
-    gradient of the logits.
+    gradient of the logits. With `flash` attention there are no scores, but keys and values of every head,
+    the output, and a float32 for the sum of each row of scores.
     """
     size, tokens = BYTES[dtype], rows * length
     linears = sum(inputs + outputs for inputs, outputs in shape.linears.values())
     layer = tokens * (size * (linears + shape.intermediate) + 8 * shape.hidden)
-    layer += tokens * length * shape.heads * (4 + size)
+    layer += tokens * shape.heads * (4 + 3 * size * shape.head_dim if flash else length * (4 + size))
     kept = shape.layers * tokens * shape.hidden * size + layer if checkpointing else shape.layers * layer
     return kept + min(tokens, LOGITS_AT_ONCE) * shape.vocabulary * (4 + 3 * size)
 
@@ -85,12 +88,16 @@ def prompt_pass_bytes(shape: Shape, dtype: str, rows: int, length: int) -> float
 
 @dataclass(frozen=True)
 class Device:
-    """Where a stage computes: cpu or cuda, with its memory in bytes, all of it and what is free."""
+    """Where a stage computes: cpu or cuda, with its memory in bytes, all of it and what is free.
+
+    `capability` is CUDA's; it decides about flash attention.
+    """
 
     kind: str
     name: str
     total: int
     free: int
+    capability: tuple[int, int] | None = None
 
     @classmethod
     def find(cls, compute: ComputeParams) -> "Device":
@@ -101,7 +108,8 @@ class Device:
 
             if torch.cuda.is_available():
                 free, total = torch.cuda.mem_get_info()
-                return cls("cuda", torch.cuda.get_device_name(), total, free)
+                capability = torch.cuda.get_device_capability()
+                return cls("cuda", torch.cuda.get_device_name(), total, free, capability)
         if compute.device == "cuda":
             raise MedtuneError(
                 "params.yaml: compute.device is 'cuda', but no CUDA device is there; accepted: auto, cpu"
@@ -118,6 +126,16 @@ class Device:
         lines = meminfo.read_text(encoding="utf-8").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
         return cls("cpu", "CPU", total, free)
+
+    def has_flash(self, shape: Shape, compute: ComputeParams, dtype: str) -> bool:
+        """Whether training holds no attention scores here. Elsewhere that is not known beforehand."""
+        if self.capability is None or compute.attention == "eager":
+            return False
+        # Imported here, where there is a GPU: it takes torch, which the rest of this module does without.
+        from medtune.model.attention import FLASH_HEAD, FLASH_SINCE
+
+        is_new = self.capability >= FLASH_SINCE
+        return is_new and dtype in ("bfloat16", "float16") and shape.head_dim <= FLASH_HEAD
 
 
 def least_memory(

@@ -6,6 +6,7 @@ that were; a file beside it would be left behind. The header of a safetensors fi
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +74,19 @@ def read_origin(weights: Path, config: Path) -> Origin | None:
                 f"{config}: {name} is {found}, but the weights were trained with {scaled_by.get(name)}"
             )
     return origin
+
+
+def differing_prompt(trained: PromptParams, here: PromptParams) -> str:
+    """The parameters in which two prompts differ, as `prompt.system, prompt.date`; empty if in none."""
+    names = [name for name in PromptParams.model_fields if getattr(trained, name) != getattr(here, name)]
+    return ", ".join(f"prompt.{name}" for name in names)
+
+
+def tell_other_prompt(adapter: Path | str, trained: PromptParams, here: PromptParams) -> None:
+    """Say on standard error that an adapter is asked as it was trained, if params.yaml has it otherwise."""
+    if names := differing_prompt(trained, here):
+        told = f"asked as {adapter} was trained: params.yaml has another prompt ({names})"
+        print(told, file=sys.stderr)
 
 
 def _parts(weights: Path) -> tuple[dict[str, Any], bytes]:

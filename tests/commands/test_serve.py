@@ -258,11 +258,16 @@ def write_figures(*, passed: bool) -> None:
     METRICS.write_text(json.dumps({"adapter": file_sha256(WEIGHTS), "formats": {"gguf": checked}}))
 
 
-def test_an_export_is_served_with_the_prompt_of_its_training(exported: Path) -> None:
+def test_an_export_is_served_with_the_prompt_of_its_training(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_export("f16")
+    assert capsys.readouterr().err == ""
     edit_params(exported / "params.yaml", {"prompt.system": "Another one."})
     found = find_export("f16")
     assert found.path == GGUF / "model-f16.gguf"
     assert found.prompt["system"] == "Answer the question."
+    assert "params.yaml has another prompt (prompt.system)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from medtune.answer.answerer import Answerer
 from medtune.core.errors import MedtuneError
 from medtune.core.hashing import file_sha256
 from medtune.export import exporting, folders
@@ -18,7 +20,7 @@ from medtune.export.places import FORMATS, METRICS, folder_sha256, partial_folde
 from medtune.export.trained import find_trained
 from tests.conftest import edit_params
 from tests.evaluate.test_card import PROMPT
-from tests.export.trained import CARD, ROUNDED, create_trained, evaluate, lock, written
+from tests.export.trained import CARD, ROUNDED, create_trained, evaluate, lock, questions, written
 from tests.hub import model_hub
 
 
@@ -56,6 +58,25 @@ def test_the_day_and_the_prompt_of_the_training_are_in_every_template(
     for kind in FORMATS:
         for one in found["formats"][kind]["forms"].values():
             assert one["prompts"] == {"identical": 1, "without_system": 1}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda: find_trained().settings.prompt,
+        lambda: find_trained(foreign=True).settings.prompt,
+        lambda: Answerer.load().encoder.encode_prompt(questions()[0]),
+    ],
+)
+def test_an_adapter_is_asked_as_it_was_trained_and_it_is_told(
+    asked: Callable[[], object], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_trained = asked()
+    assert "another prompt" not in capsys.readouterr().err
+    edit_params(trained / "params.yaml", {"prompt.system": "Another one.", "prompt.date": "01 Jan 2020"})
+    assert asked() == as_trained
+    told = "asked as models/adapter was trained: params.yaml has another prompt (prompt.system, prompt.date)"
+    assert told in capsys.readouterr().err
 
 
 def test_equal_adapters_are_exported_to_equal_bytes(trained: Path) -> None:
