@@ -32,7 +32,7 @@ from medtune.core.outputs import read_json
 from medtune.run.lock_file import entries, read_lock
 from medtune.run.progress import MARK
 from tests.conftest import edit_params
-from tests.project import STAGES, commit, create_project, environment, repro, run
+from tests.project import LONGEST, STAGES, commit, create_project, environment, repro, run
 
 EDIT: dict[str, object] = {"data.seed": 8, "finetune.seed": 8}
 ADAPTER = "models/adapter/adapter_model.safetensors"
@@ -130,10 +130,6 @@ class Victim:
         printed = run("dvc", "repro", cwd=self.project, env=self.env)
         return self.is_undisturbed(), printed
 
-    def queue_has(self, status: str) -> bool:
-        """Whether an experiment in DVC's queue has a status, such as Success."""
-        return status in run("dvc", "queue", "status", cwd=self.project)
-
     def take_experiment(self, name: str) -> None:
         """Bring a finished experiment into the workspace."""
         run("git", "checkout", "--quiet", ".", cwd=self.project)
@@ -174,7 +170,7 @@ def kill_round(victim: Victim, rng: random.Random, number: int) -> Outcome:
         time.sleep(delay)
     if process.poll() is None:
         os.killpg(process.pid, sent)
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=LONGEST)
     _, _, last = printed.rpartition("Running stage '")
     stage = last.partition("'")[0] if last != printed else "-"
     if number % 2:

@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -42,6 +44,46 @@ def attempt(
     """Run a command in a folder; it may fail. One that does not end is an error, and not the end of CI."""
     return subprocess.run(
         command, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=LONGEST
+    )
+
+
+def wait_until(
+    condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 300
+) -> None:
+    """Look again and again until a condition holds; an error once that takes too long.
+
+    So it is once the process that is to bring it about has ended.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, f"ended with {process.returncode}"
+        assert time.monotonic() < end, f"not within {seconds} seconds"
+        time.sleep(0.01)
+
+
+def finish_queue(project: Path, name: str = "", env: Mapping[str, str] | None = None) -> str:
+    """Wait until all of DVC's queue is done, or the experiment of a name, and return the last status.
+
+    A worker that sees nothing to do for a moment goes, and may leave what was queued meanwhile
+    (https://github.com/treeverse/dvc/issues/10562): then, as a user would, another is started.
+    """
+    end = time.monotonic() + LONGEST
+    while left := re.search(
+        f"{name}.*(Queued|Running)", status := run("dvc", "queue", "status", cwd=project)
+    ):
+        assert time.monotonic() < end, status
+        if left[1] == "Queued" and "0 active, 0 idle" in status:
+            start_queue(project, env)
+        time.sleep(2)
+    return status
+
+
+def start_queue(project: Path, env: Mapping[str, str] | None = None, jobs: int = 1) -> None:
+    """`dvc queue start`, whose workers live on: they keep a pipe open, and reading it would wait for them."""
+    command = ("dvc", "queue", "start", "--jobs", str(jobs))
+    output = subprocess.DEVNULL
+    subprocess.run(
+        command, cwd=project, env=environment(env), stdout=output, stderr=output, timeout=LONGEST, check=True
     )
 
 

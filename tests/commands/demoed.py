@@ -19,6 +19,7 @@ from medtune.model.base import end_ids
 from medtune.model.chat import ChatEncoder
 from tests.answer.test_answerer import ANSWER, PROMPT
 from tests.conftest import build_tiny_llama, example
+from tests.project import wait_until
 
 HOSTILE = "<img src=x onerror='window.pwned = 1'><script>window.pwned = 1</script> & &lt;b&gt; {{ 7 }} ${7}"
 
@@ -75,8 +76,7 @@ def served(pair: Pair, what: Shown) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        while not server.started:
-            time.sleep(0.01)
+        wait_until(lambda: server.started)
         yield url_of(listening)
     finally:
         server.should_exit = True

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from medtune.commands.search import Found, describe_search, search, search_as_js
 from medtune.commands.search_space import SEARCHES, read_search
 from medtune.core.errors import MedtuneError
 from tests.conftest import ROOT, edit_params
-from tests.project import attempt, commit, environment, run
+from tests.project import LONGEST, attempt, commit, environment, run, wait_until
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 STAGE = """\
@@ -169,11 +168,9 @@ def test_a_search_that_is_killed_and_goes_on_tries_the_same_as_one_that_was_not(
     shutil.rmtree(here / ".dvc/searches")
     command = (*MEDTUNE, "search", "rates", "--trials", "5")
     process = subprocess.Popen(command, cwd=here, env=environment(), start_new_session=True)
-    while len(experiments(here)) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: len(experiments(here)) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.wait(LONGEST)
     assert outcome(search("rates", 5)) == outcome(whole)
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from medtune.commands.seeds import describe_seeds, seeds_as_json, train_seeds
 from medtune.core.errors import MedtuneError
 from medtune.evaluate.seeds import collect_seeds, noise_band, read_seeds, seeds_fingerprint
 from medtune.run.lock_file import read_lock
-from tests.project import attempt, commit, environment, run
+from tests.project import LONGEST, attempt, commit, environment, run, wait_until
 
 MEDTUNE = (sys.executable, "-m", "medtune.commands.cli")
 PARAMS = """\
@@ -257,11 +256,10 @@ def test_other_seeds_give_other_adapters_and_a_killed_one_goes_on_to_the_same(
     command = (*MEDTUNE, "seeds", "--n", "2")
 
     process = subprocess.Popen(command, cwd=project, env=environment(env), start_new_session=True)
-    while not any(tmp_path.glob("progress/*/finetune-*/*/checkpoint-6/manifest.json")):
-        assert process.poll() is None
-        time.sleep(0.02)
+    whole = "progress/*/finetune-*/*/checkpoint-6/manifest.json"
+    wait_until(lambda: any(tmp_path.glob(whole)), process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.wait(LONGEST)
     resumed = attempt(*command, cwd=project, env=env)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stderr

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import edit_params
-from tests.project import commit, environment, repro, run
+from tests.project import commit, environment, repro, run, wait_until
 from tests.tiny import build_tiny_base, create_tiny_project
 
 pytestmark = pytest.mark.slow
@@ -38,9 +37,7 @@ def edited_while_training(project: Path, edit: Callable[[], object]) -> subproce
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not any(progress.rglob("checkpoint-2/manifest.json")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_until(lambda: any(progress.rglob("checkpoint-2/manifest.json")), process)
     edit()
     stdout, stderr = process.communicate(timeout=120)
     return subprocess.CompletedProcess((), process.returncode, stdout, stderr)

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from medtune.core.yaml_file import parse_yaml, read_yaml
 from medtune.run.lock_file import read_lock
 from tests.blocks import Block, blocks
 from tests.conftest import ROOT
-from tests.project import commit, environment, run
+from tests.project import LONGEST, commit, environment, finish_queue, run, start_queue, wait_until
 from tests.tiny import build_tiny_base, create_tiny_project
 
 PAGE = ROOT / "docs/experiments.md"
@@ -146,13 +146,15 @@ class Reader:
         # To a file: the workers of the queue live on, and would keep a pipe open.
         output = self.folder / "printed"
         with output.open("w") as file:
-            done = subprocess.run(command, cwd=folder, env=environment(self.env), stdout=file, stderr=file)
+            done = subprocess.run(
+                command, cwd=folder, env=environment(self.env), stdout=file, stderr=file, timeout=LONGEST
+            )
         printed = output.read_text()
         assert done.returncode == 0, f"{command}\n{printed}"
         return printed
 
     def wait_for_the_queue(self) -> None:
-        wait_for_the_queue(self.project)
+        wait_for_the_queue(self.project, self.env)
         run("dvc", "queue", "stop", cwd=self.project)
 
     def kill_one(self) -> None:
@@ -164,7 +166,7 @@ class Reader:
         )
         wait_for_a_number(self.project, NOTE)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.wait(LONGEST)
         status = run("git", "status", cwd=self.project)
         assert status.startswith("HEAD detached")
         assert "params.yaml" in status
@@ -189,14 +191,15 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 
 
 def wait_for_a_number(folder: Path, pattern: str) -> int:
-    while not (numbers := [text for note in folder.glob(pattern) if (text := note.read_text())]):
-        time.sleep(0.02)
-    return int(numbers[0])
+    def numbers() -> list[str]:
+        return [text for note in folder.glob(pattern) if (text := note.read_text())]
+
+    wait_until(numbers)
+    return int(numbers()[0])
 
 
-def wait_for_the_queue(project: Path) -> None:
-    while re.search("Queued|Running", status := run("dvc", "queue", "status", cwd=project)):
-        time.sleep(2)
+def wait_for_the_queue(project: Path, env: Mapping[str, str]) -> None:
+    status = finish_queue(project, env=env)
     assert "Failed" not in status
     assert "Success" in status
 
@@ -227,10 +230,8 @@ def test_two_workers_at_once_make_what_one_run_makes(tmp_path: Path) -> None:
     ranks = ("--set-param", "finetune.lora.r=8,16", "finetune")
     run("dvc", "exp", "run", "--queue", "--name", "rank", *ranks, cwd=project)
     env = {"MEDTUNE_PROGRESS": str(tmp_path / "queue"), "GOMP_SPINCOUNT": "0"}
-    start = ["dvc", "queue", "start", "--jobs", "2"]
-    with (tmp_path / "printed").open("w") as file:
-        subprocess.run(start, cwd=project, env=environment(env), stdout=file, stderr=file, check=True)
-    wait_for_the_queue(project)
+    start_queue(project, env, jobs=2)
+    wait_for_the_queue(project, env)
     run("dvc", "queue", "stop", cwd=project)
     shutil.rmtree(project / ".dvc/cache/runs", ignore_errors=True)
     alone = {"MEDTUNE_PROGRESS": str(tmp_path / "alone")}

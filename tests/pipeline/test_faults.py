@@ -5,13 +5,12 @@ import random
 import re
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults import Victim, kill_round
-from tests.project import attempt, run
+from tests.project import LONGEST, attempt, finish_queue, run, start_queue, wait_until
 from tests.tiny import build_tiny_base, create_tiny_project
 
 pytestmark = pytest.mark.slow
@@ -59,32 +58,30 @@ def test_every_fault_in_turn(victim: Victim, tmp_path: Path) -> None:
     victim.edit()
 
     full_disk = victim.start(before=limit_file_size)
-    printed, _ = full_disk.communicate()
+    printed, _ = full_disk.communicate(timeout=LONGEST)
     assert full_disk.returncode != 0
     assert re.search(r"error: .*checkpoint-1: not written: ", printed)
     assert "Traceback" not in printed
 
     (tmp_path / "sitecustomize.py").write_text(RAISES)
     raising = victim.start({"PYTHONPATH": str(tmp_path)})
-    printed, _ = raising.communicate()
+    printed, _ = raising.communicate(timeout=LONGEST)
     assert raising.returncode != 0
     assert "a fault in the code" in printed
     victim.restore_and_come_back()
 
     reached = victim.step()
     abandoned = victim.start()
-    while victim.step() == reached:
-        assert abandoned.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: victim.step() != reached, abandoned)
     orphan = int((victim.project / ".dvc/tmp/medtune-finetune.pid").read_text())
     os.kill(orphan, signal.SIGSTOP)
     abandoned.send_signal(signal.SIGTERM)
-    abandoned.wait()
+    abandoned.wait(LONGEST)
     refused = attempt("dvc", "repro", cwd=victim.project, env=victim.env)
     assert refused.returncode != 0
     assert f"error: finetune still runs in this folder, as process {orphan};" in refused.stderr
     os.kill(orphan, signal.SIGKILL)
-    abandoned.communicate()
+    abandoned.communicate(timeout=LONGEST)
 
     same, printed = victim.finish()
     assert "going on from step" in printed
@@ -103,11 +100,9 @@ def test_a_killed_experiment_goes_on(victim: Victim, options: tuple[str, ...]) -
     victim.edit()
     command = ["dvc", "exp", "run", *options]
     process = victim.start(command=command)
-    while victim.step() < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: victim.step() >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=LONGEST)
     printed = run(*command, "--name", "again", cwd=victim.project, env=victim.env)
     assert "going on from step" in printed
     victim.take_experiment("again")
@@ -120,21 +115,17 @@ def test_a_killed_queue_goes_on(victim: Victim) -> None:
 
     def queue(name: str) -> None:
         run("dvc", "exp", "run", "--queue", "--name", name, cwd=victim.project, env=victim.env)
-        # The worker lives on and keeps the pipe open: waiting for the output would be waiting for it.
-        assert victim.start(command=["dvc", "queue", "start"]).wait() == 0
+        start_queue(victim.project, victim.env)
 
     queue("first")
-    deadline = time.monotonic() + 300
-    while victim.step() < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: victim.step() >= 2)
     (note,) = victim.project.glob(".dvc/tmp/exps/*/.dvc/tmp/medtune-finetune.pid")
     # The worker, the experiment and the stage are one process group.
     os.killpg(os.getpgid(int(note.read_text())), signal.SIGKILL)
     assert victim.step() >= 2
     queue("second")
-    while not victim.queue_has("Success"):
-        time.sleep(1)
+    # Of the first DVC says that it still runs, whatever has become of it.
+    assert re.search("second .*Success", finish_queue(victim.project, "second", victim.env))
     assert "going on from step" in run("dvc", "queue", "logs", "second", cwd=victim.project)
     run("dvc", "queue", "stop", cwd=victim.project)
     victim.take_experiment("second")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from medtune.run.lock_file import read_lock
 from tests.conftest import edit_params
-from tests.project import attempt, commit, environment, repro, run
+from tests.project import LONGEST, attempt, commit, environment, repro, run, wait_until
 from tests.servers import Bucket, Folder, Storage, s3_server, ssh_server
 
 pytestmark = pytest.mark.slow
@@ -107,11 +106,9 @@ def kill_once(cwd: Path, command: list[str], begun: Callable[[], bool]) -> None:
     process = subprocess.Popen(
         command, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
     )
-    while not begun():
-        assert process.poll() is None
-        time.sleep(0.005)
+    wait_until(begun, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.wait(LONGEST)
 
 
 def test_a_clone_pulls_what_was_pushed_and_has_nothing_to_run(team: Team) -> None:
