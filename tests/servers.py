@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,19 @@ def unused_port() -> int:
 def _server(
     command: list[str], port: int, log: Path, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends; it counts as started when its port answers."""
+    """Run a server until the block ends; it counts as started when its port answers.
+
+    One that does not end when it is asked to, as uvicorn does not while a connection is open, is killed with
+    what it has started.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | (env or {}), stdin=subprocess.DEVNULL
+            command,
+            stdout=output,
+            stderr=output,
+            env=os.environ | (env or {}),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     try:
         end = time.monotonic() + 60
@@ -119,6 +129,10 @@ def _server(
         yield process
     finally:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -213,7 +227,8 @@ class Mlflow:
     def history(self, run: dict[str, Any], metric: str) -> list[tuple[int, float]]:
         """The points of a curve: steps and values."""
         query = urllib.parse.urlencode({"run_id": run["info"]["run_id"], "metric_key": metric})
-        with urllib.request.urlopen(f"{self.url}/api/2.0/mlflow/metrics/get-history?{query}") as answer:
+        history = f"{self.url}/api/2.0/mlflow/metrics/get-history?{query}"
+        with urllib.request.urlopen(history, timeout=10) as answer:
             return [(point["step"], point["value"]) for point in json.load(answer).get("metrics", [])]
 
 

@@ -128,7 +128,8 @@ class Reports(TrainerCallback):
             if ended:
                 _say(f"the trackers did not end within {PATIENCE:.0f} s: their last points may be missing")
             return
-        self._teller.join()
+        # What a tracker has started and left behind may keep the pipe open.
+        self._teller.join(PATIENCE)
         if code:
             _say(f"the trackers ended with an error (exit code {code}): points are missing; see {self._log}")
 
