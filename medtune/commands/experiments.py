@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 
 from medtune.core.errors import MedtuneError
+from medtune.core.git import git
 from medtune.core.outputs import read_json
 from medtune.core.section import PARAMS_FILE
 from medtune.core.yaml_file import parse_yaml, read_yaml
@@ -144,14 +145,6 @@ def forget_killed(name: str) -> None:
     """Delete the folders of a killed experiment of this name, which DVC leaves and lists as running."""
     for folder in folders_of(name):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def git(*arguments: str) -> str:
-    """What git prints."""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise MedtuneError(f"git {arguments[0]}: {one_line(result.stderr)}")
-    return result.stdout
 
 
 def one_line(words: object) -> str:

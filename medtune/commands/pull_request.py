@@ -22,6 +22,7 @@ from medtune.commands.diff import LABELS, Diff, describe_diff, make_diff
 from medtune.commands.revisions import read_predictions
 from medtune.commands.tables import plain_markdown
 from medtune.core.errors import MedtuneError, run
+from medtune.core.git import git
 from medtune.core.outputs import write_text
 
 MARKER = "<!-- medtune: what this pull request changes -->"
@@ -51,7 +52,7 @@ class Base:
 
 def report(base: str) -> Report:
     """Compare the run in this folder with that of the commit where HEAD and `base` part."""
-    parted = _git("merge-base", "HEAD", base)
+    parted = git("merge-base", "HEAD", base).strip()
     try:
         found = _base(parted)
         diff = make_diff(found.revision, common=True)
@@ -118,7 +119,7 @@ def _is_same(diff: Diff) -> bool:
 
 
 def _head(words: str, base: str, parted: str) -> list[str]:
-    here = _git("rev-parse", "--short", "HEAD")
+    here = git("rev-parse", "--short", "HEAD").strip()
     return [
         MARKER,
         f"### medtune: {words}",
@@ -134,7 +135,7 @@ def _not_compared(base: str, parted: str, reason: str) -> str:
 
 def _uncommitted() -> Iterator[str]:
     """A note where the committed outputs are not those of the run: nobody ran this, or elsewhere."""
-    status = _git("status", "--porcelain", "--", *MADE)
+    status = git("status", "--porcelain", "--", *MADE)
     if status:
         names = sorted({line.split(maxsplit=1)[1] for line in status.splitlines()})
         some = ", ".join(f"`{plain_markdown(name)}`" for name in names[:4])
@@ -187,19 +188,19 @@ def _made(revision: str) -> str:
     with Repo() as repo:
         cache = str(repo.cache.local_cache_dir)
     with TemporaryDirectory(prefix="medtune-base-") as folder:
-        _git("clone", "--quiet", "--shared", "--no-checkout", ".", folder)
-        _git("checkout", "--quiet", "--detach", revision, cwd=folder)
+        git("clone", "--quiet", "--shared", "--no-checkout", ".", folder)
+        git("checkout", "--quiet", "--detach", revision, cwd=folder)
         _dvc("config", "--quiet", "--local", "cache.dir", cache, cwd=folder)
         # Data of the user's own, if DVC has it; without it the run says what it lacks.
         _dvc("checkout", "--quiet", "--allow-missing", cwd=folder, may_fail=True)
         _dvc("repro", cwd=folder)
-        _git("add", "--all", cwd=folder)
+        git("add", "--all", cwd=folder)
         identity = ("-c", "user.name=medtune", "-c", "user.email=medtune@localhost")
-        _git(
+        git(
             *identity, "commit", "--quiet", "--allow-empty", "--message", f"The run of {revision}", cwd=folder
         )
-        _git("fetch", "--quiet", folder, "HEAD")
-        return _git("rev-parse", "FETCH_HEAD")
+        git("fetch", "--quiet", folder, "HEAD")
+        return git("rev-parse", "FETCH_HEAD").strip()
 
 
 def _dvc(*arguments: str, cwd: str, may_fail: bool = False) -> None:
@@ -211,13 +212,6 @@ def _dvc(*arguments: str, cwd: str, may_fail: bool = False) -> None:
         raise MedtuneError(
             f"the base's `dvc {arguments[0]}` did not run to its end here; its output says why"
         )
-
-
-def _git(*arguments: str, cwd: str | None = None) -> str:
-    result = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True)
-    if result.returncode != 0:
-        raise MedtuneError(f"git {arguments[0]}: {' '.join(result.stderr.split())}")
-    return result.stdout.strip()
 
 
 def main() -> None:

@@ -26,11 +26,12 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from medtune.commands.diff import Diff, describe_diff, diff_as_json, make_diff
-from medtune.commands.experiments import git, not_in_git, require_reproduced
+from medtune.commands.experiments import not_in_git, require_reproduced
 from medtune.commands.text_file import read_file
 from medtune.core.cache import progress_folder
 from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example
+from medtune.core.git import git
 from medtune.core.hashing import file_sha256
 from medtune.core.outputs import read_json
 from medtune.core.section import PARAMS_FILE

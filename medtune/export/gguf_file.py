@@ -34,7 +34,8 @@ LLAMA_3 = (
     r"\s+(?!\S)|\s+"
 )
 QWEN_2 = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
-_ROTARY = ("default", "linear", "llama3")
+_COMPOSES = "NFC"
+"""Qwen's normalizer: letters and their accents become one character. llama.cpp takes a text as it comes."""
 _MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 _FLAGS = ("single_word", "lstrip", "rstrip")
 """Of added tokens: where they are read, and whether they take blanks beside them away."""
@@ -48,6 +49,28 @@ _COUNTS = {
     "num_key_value_heads": "head_count_kv",
 }
 """Fields of a config and what GGUF calls them."""
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """How llama.cpp has a family: its name there, and which rotary positions it can be told of.
+
+    `interleaves`: whether it rotates every other number of a head against the next, as it does Llama's, or
+    the first half against the second, as transformers always does.
+    """
+
+    name: gguf.MODEL_ARCH
+    rotary: tuple[str, ...]
+    interleaves: bool
+
+
+_ARCHITECTURES = {
+    "llama": _Architecture(gguf.MODEL_ARCH.LLAMA, ("default", "linear", "llama3"), interleaves=True),
+    "qwen2": _Architecture(gguf.MODEL_ARCH.QWEN2, ("default", "linear"), interleaves=False),
+    "qwen3": _Architecture(gguf.MODEL_ARCH.QWEN3, ("default", "linear"), interleaves=False),
+    "smollm3": _Architecture(gguf.MODEL_ARCH.SMOLLM3, ("default", "linear"), interleaves=True),
+}
+"""By transformers' `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +99,14 @@ def write_gguf(
     origin: Origin,
     end_id: int,
 ) -> None:
-    """Write the weights, by their names in transformers, as llama.cpp's architecture `llama`.
+    """Write the weights, by their names in transformers, as the architecture that llama.cpp has for them.
 
     `end_id` is the token with which the model was trained to end an answer. Matrices get the precision that
     is asked for, norms stay in float32.
     """
     require_writable(config, tokenizer)
-    writer = gguf.GGUFWriter(path, "llama")
+    name = _ARCHITECTURES[config.model_type].name
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[name])
     try:
         _write_origin(writer, origin, precision)
         _write_shape(writer, config)
@@ -98,20 +122,29 @@ def write_gguf(
 
 
 def _require_architecture(config: PretrainedConfig) -> None:
-    found = {
-        "model_type": (config.model_type, ("llama",)),
+    if config.model_type not in _ARCHITECTURES:
+        raise _refusal("model_type", config.model_type, tuple(_ARCHITECTURES))
+    # llama.cpp has it in its code, not in the file, which layers of SmolLM 3 rotate nothing.
+    every_fourth = [int(number % 4 != 0) for number in range(1, config.num_hidden_layers + 1)]
+    found: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "hidden_act": (getattr(config, "hidden_act", None), ("silu",)),
         "attention_bias": (getattr(config, "attention_bias", False), (False,)),
         "mlp_bias": (getattr(config, "mlp_bias", False), (False,)),
-        "rope_type": (_rotary(config)["rope_type"], _ROTARY),
+        "use_sliding_window": (getattr(config, "use_sliding_window", False), (False,)),
+        "no_rope_layers": (getattr(config, "no_rope_layers", None), (None, every_fourth)),
+        "rope_type": (_rotary(config)["rope_type"], _ARCHITECTURES[config.model_type].rotary),
         "partial_rotary_factor": (_rotary(config).get("partial_rotary_factor", 1.0), (1.0,)),
     }
     for name, (value, accepted) in found.items():
         if value not in accepted:
-            raise MedtuneError(
-                f"gguf: the base model's {name} is {value!r}; accepted: {', '.join(map(str, accepted))}. "
-                "The formats merged and adapter take any model that trains"
-            )
+            raise _refusal(name, value, accepted)
+
+
+def _refusal(name: str, value: object, accepted: tuple[Any, ...]) -> MedtuneError:
+    return MedtuneError(
+        f"gguf: the base model's {name} is {value!r}; accepted: {', '.join(map(str, accepted))}. "
+        "The formats merged and adapter take any model that trains"
+    )
 
 
 def _rotary(config: PretrainedConfig) -> dict[str, Any]:
@@ -151,19 +184,20 @@ def _tensors(
     weights: Mapping[str, torch.Tensor], config: PretrainedConfig, precision: Precision
 ) -> Iterator[tuple[str, np.ndarray, GGMLQuantizationType]]:
     """Every tensor with its name there, in an order of its own."""
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    architecture = _ARCHITECTURES[config.model_type]
+    names = gguf.get_tensor_name_map(architecture.name, config.num_hidden_layers)
     if _rotary(config)["rope_type"] == "llama3":
         yield "rope_freqs.weight", rotary_factors(config), GGMLQuantizationType.F32
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, tensor in sorted(weights.items()):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        target = names.get_name(name, try_suffixes=(".weight",))
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
-            raise MedtuneError(f"gguf: llama.cpp's Llama has no place for the tensor '{name}'")
+            raise MedtuneError(f"gguf: llama.cpp's {config.model_type} has no place for the tensor '{name}'")
         array = tensor.to(torch.float32).numpy()
         layer = name.split(".")[-2]
-        if layer in heads:
+        if architecture.interleaves and layer in heads:
             array = interleaved(array, heads[layer])
         yield target, *_stored(name, array, precision)
 
@@ -216,9 +250,10 @@ def _pre_tokenizer(described: Mapping[str, Any]) -> str:
             f"gguf: the base model's tokenizer is {_family(described)}; accepted: byte-level BPE, as of "
             "SmolLM2 and Llama 3. The formats merged and adapter take any tokenizer that trains"
         )
-    if normalizer is not None:
+    rewrites = normalizer and normalizer["type"]
+    if rewrites not in (None, _COMPOSES):
         raise MedtuneError(
-            f"gguf: the base model's tokenizer rewrites a text first ({normalizer['type']}); accepted: none"
+            f"gguf: the base model's tokenizer rewrites a text first ({rewrites}); accepted: none, and NFC"
         )
     ignores_merges = bool(model.get("ignore_merges"))
     steps = _steps(described["pre_tokenizer"])

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from medtune.core.errors import MedtuneError
+from medtune.core.git import git
 from medtune.core.outputs import write_text
-from medtune.verify.uncommitted import git
 
 ATTESTATIONS = Path("attestations")
 KEYS = ATTESTATIONS / "keys"

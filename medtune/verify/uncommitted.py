@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from medtune.core.errors import MedtuneError
+from medtune.core.git import git
 from medtune.core.section import PARAMS_FILE
 from medtune.run.lock_file import LOCK_FILE
 
@@ -68,12 +69,3 @@ def is_in_history(commit: str) -> bool:
         return False
     command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
     return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def git(*arguments: str) -> str:
-    """What a git command prints."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("fatal: ")
-        raise MedtuneError(f"git {arguments[0]}: {reason}")
-    return done.stdout

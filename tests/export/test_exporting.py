@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from medtune.answer.answerer import Answerer
 from medtune.core.errors import MedtuneError
@@ -20,8 +27,9 @@ from medtune.export.places import FORMATS, METRICS, folder_sha256, partial_folde
 from medtune.export.trained import find_trained
 from tests.conftest import edit_params
 from tests.evaluate.test_card import PROMPT
-from tests.export.trained import CARD, ROUNDED, create_trained, evaluate, lock, questions, written
+from tests.export.trained import CARD, ROUNDED, SHARP, create_trained, evaluate, lock, questions, written
 from tests.hub import model_hub
+from tests.model import families
 
 
 @pytest.fixture
@@ -58,6 +66,30 @@ def test_the_day_and_the_prompt_of_the_training_are_in_every_template(
     for kind in FORMATS:
         for one in found["formats"][kind]["forms"].values():
             assert one["prompts"] == {"identical": 1, "without_system": 1}
+
+
+def test_a_qwen_is_exported_in_every_format_and_answers_without_thinking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = families.byte_level(families.QWEN_3, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
+    config = Qwen3Config(
+        **SHARP,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        initializer_range=0.2,
+    )
+    model = Qwen3ForCausalLM(config)
+    options = {"prompt.template_options": {"enable_thinking": False}}
+    create_trained(tmp_path / "here", tokenizer, model, options, chdir=monkeypatch.chdir)
+    found = export(FORMATS, Options())
+    require_passed(found, [*FORMATS])
+    for kind in FORMATS:
+        for one in found["formats"][kind]["forms"].values():
+            assert one["prompts"] == {"identical": 1, "without_system": 1}
+    assert (
+        GGUFReader("models/export/gguf/model-f16.gguf").fields["general.architecture"].contents() == "qwen3"
+    )
 
 
 @pytest.mark.parametrize(

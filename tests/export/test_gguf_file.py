@@ -17,13 +17,19 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from medtune.core.errors import MedtuneError
-from medtune.export.gguf_file import LLAMA_3, Origin, require_writable, write_gguf
+from medtune.export.gguf_file import LLAMA_3, PRECISIONS, QWEN_2, Origin, require_writable, write_gguf
 from medtune.export.llama_cpp import LlamaCpp, llama_cpp
-from tests.conftest import TEXT
-from tests.export.trained import build_llama
+from tests.conftest import CHATML, TEXT
+from tests.export.trained import SHARP, build_llama
 
 ORIGIN = Origin("tiny", "mit", "org/tiny")
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -70,6 +76,24 @@ def llama_3_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """As Qwen's files have it: composed, cut with digits one by one, with no BOS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(QWEN_2), "isolated")
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=390,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*TEXT, "123 345 12"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=CHATML)
+
+
 @pytest.fixture(scope="module")
 def llama_3() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     # A head of 32 numbers, and an output head of its own.
@@ -106,6 +130,44 @@ def test_a_scaled_llama_3_is_as_likely_in_llama_cpp_to_say_anything(
     *text, end = log_likelihoods(model, prompt, answer)
     assert found.text == pytest.approx(sum(text), abs=0.05)
     assert found.end == pytest.approx(end, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "smollm3"])
+def test_another_family_is_as_likely_in_llama_cpp_to_say_anything(
+    kind: str, tmp_path: Path, chatml_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    torch.manual_seed(0)
+    # Four layers: of SmolLM 3's the fourth rotates nothing.
+    sizes = {**SHARP, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(kind, **sizes, head_dim=32, vocab_size=400, initializer_range=0.2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.ndim == 1:
+                # Biases begin as zeros and norms as ones, and none would be missed.
+                weights += torch.randn_like(weights) * (2 if name.endswith("bias") else 0.3)
+    for precision in PRECISIONS:
+        file = tmp_path / f"{precision}.gguf"
+        write_gguf(file, model.state_dict(), config, chatml_tokenizer, precision, ORIGIN, 2)
+        prompt, answer = torch.randint(5, 390, (200,)).tolist(), torch.randint(5, 390, (6,)).tolist()
+        with llama_cpp(file, 256, threads=1) as runtime:
+            [found] = runtime.likelihoods([prompt], [answer])
+        *text, end = log_likelihoods(model, prompt, answer)
+        close = {"f16": 0.05, "q8_0": 2.0}[precision]
+        assert found.text == pytest.approx(sum(text), abs=close)
+        assert found.end == pytest.approx(end, abs=close)
+
+
+def test_the_tokens_of_a_qwen_are_those_of_its_tokenizer(tmp_path: Path) -> None:
+    tokenizer = qwen_tokenizer()
+    model = build_llama(vocab_size=len(tokenizer))
+    file = tmp_path / "model.gguf"
+    write_gguf(file, model.state_dict(), model.config, tokenizer, "f16", ORIGIN, 1)
+    assert gguf.GGUFReader(file).fields["tokenizer.ggml.pre"].contents() == "qwen2"
+    conversations = [[{"role": "user", "content": text}] for text in HARD]
+    with llama_cpp(file, 256, threads=1) as runtime:
+        for messages, ids in zip(conversations, runtime.prompts(conversations), strict=True):
+            assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True).input_ids
 
 
 def test_a_scaled_llama_3_is_not_one_without_scaling(
@@ -171,12 +233,17 @@ def test_the_file_names_its_licence_and_base_and_no_place(
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "rope_type is 'yarn'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"attention_bias": True}, "attention_bias is True"),
+        ({"model_type": "mistral"}, "model_type is 'mistral'; accepted: llama, qwen2, qwen3, smollm3"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window is True"),
+        ({"model_type": "qwen3", "rope_parameters": SCALED}, "rope_type is 'llama3'; accepted: default, lin"),
+        ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, r"no_rope_layers is \[1, 0\]"),
     ],
 )
 def test_a_model_that_could_not_be_written_right_is_refused_by_name(
     chatml_tokenizer: PreTrainedTokenizerFast, changes: dict[str, object], named: str
 ) -> None:
     config = build_llama(**changes).config
+    config.model_type = changes.get("model_type", "llama")
     with pytest.raises(MedtuneError, match=named):
         require_writable(config, chatml_tokenizer)
 
@@ -203,7 +270,7 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
     [
         ("sentencepiece", r"is SentencePiece's \(Llama 2, Mistral\); accepted: byte-level BPE"),
         ("unigram", "is Unigram"),
-        ("normalised", r"rewrites a text first \(Lowercase\)"),
+        ("normalised", r"rewrites a text first \(Lowercase\); accepted: none, and NFC"),
         ("whole words", "token 'mg' has single_word, which llama.cpp does not heed"),
         ("whitespace", "cuts a text in a way that is not known"),
     ],

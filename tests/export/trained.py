@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from medtune.answer.params import Settings
 from medtune.core.examples import Example, write_jsonl
@@ -44,7 +44,7 @@ def build_llama(**changes: object) -> LlamaForCausalLM:
 def create_trained(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
-    model: LlamaForCausalLM | None = None,
+    model: PreTrainedModel | None = None,
     params: Mapping[str, object] | None = None,
     chdir: Callable[[Path], None] | None = None,
 ) -> Path:
