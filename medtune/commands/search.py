@@ -33,7 +33,6 @@ from medtune.commands.experiments import (
     commits_named,
     folders_of,
     forget_killed,
-    git,
     only_here,
     require_reproduced,
     stages_of,
@@ -41,6 +40,7 @@ from medtune.commands.experiments import (
 )
 from medtune.commands.search_space import Range, Search, Space, Value, read_search
 from medtune.core.errors import MedtuneError
+from medtune.core.git import git
 from medtune.core.outputs import read_csv
 from medtune.core.section import PARAMS_FILE
 from medtune.evaluate.seeds import SEEDS_FILE

@@ -24,7 +24,6 @@ from medtune.commands.experiments import (
     command_of,
     commits_named,
     forget_killed,
-    git,
     one_line,
     only_here,
     require_reproduced,
@@ -32,6 +31,7 @@ from medtune.commands.experiments import (
     start_dvc,
 )
 from medtune.core.errors import MedtuneError
+from medtune.core.git import git
 from medtune.core.outputs import write_json
 from medtune.evaluate.seeds import (
     FEWEST,

@@ -56,17 +56,21 @@ class _Architecture:
     """How llama.cpp has a family: its name there, and which rotary positions it can be told of.
 
     `interleaves`: whether it rotates every other number of a head against the next, as it does Llama's, or
-    the first half against the second, as transformers always does.
+    the first half against the second, as transformers always does. `sizes_heads`: whether heads may have
+    another size than their share of the hidden size.
     """
 
     name: gguf.MODEL_ARCH
     rotary: tuple[str, ...]
     interleaves: bool
+    sizes_heads: bool = True
 
 
 _ARCHITECTURES = {
     "llama": _Architecture(gguf.MODEL_ARCH.LLAMA, ("default", "linear", "llama3"), interleaves=True),
-    "qwen2": _Architecture(gguf.MODEL_ARCH.QWEN2, ("default", "linear"), interleaves=False),
+    "qwen2": _Architecture(
+        gguf.MODEL_ARCH.QWEN2, ("default", "linear"), interleaves=False, sizes_heads=False
+    ),
     "qwen3": _Architecture(gguf.MODEL_ARCH.QWEN3, ("default", "linear"), interleaves=False),
     "smollm3": _Architecture(gguf.MODEL_ARCH.SMOLLM3, ("default", "linear"), interleaves=True),
 }
@@ -105,8 +109,8 @@ def write_gguf(
     is asked for, norms stay in float32.
     """
     require_writable(config, tokenizer)
-    name = _ARCHITECTURES[config.model_type].name
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[name])
+    architecture = _ARCHITECTURES[config.model_type].name
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     try:
         _write_origin(writer, origin, precision)
         _write_shape(writer, config)
@@ -124,15 +128,18 @@ def write_gguf(
 def _require_architecture(config: PretrainedConfig) -> None:
     if config.model_type not in _ARCHITECTURES:
         raise _refusal("model_type", config.model_type, tuple(_ARCHITECTURES))
+    architecture = _ARCHITECTURES[config.model_type]
+    share = config.hidden_size // config.num_attention_heads
     # llama.cpp has it in its code, not in the file, which layers of SmolLM 3 rotate nothing.
     every_fourth = [int(number % 4 != 0) for number in range(1, config.num_hidden_layers + 1)]
     found: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "hidden_act": (getattr(config, "hidden_act", None), ("silu",)),
         "attention_bias": (getattr(config, "attention_bias", False), (False,)),
         "mlp_bias": (getattr(config, "mlp_bias", False), (False,)),
+        "head_dim": (head_size(config), (head_size(config) if architecture.sizes_heads else share,)),
         "use_sliding_window": (getattr(config, "use_sliding_window", False), (False,)),
         "no_rope_layers": (getattr(config, "no_rope_layers", None), (None, every_fourth)),
-        "rope_type": (_rotary(config)["rope_type"], _ARCHITECTURES[config.model_type].rotary),
+        "rope_type": (_rotary(config)["rope_type"], architecture.rotary),
         "partial_rotary_factor": (_rotary(config).get("partial_rotary_factor", 1.0), (1.0,)),
     }
     for name, (value, accepted) in found.items():

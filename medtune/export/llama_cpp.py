@@ -21,6 +21,8 @@ PACKAGE = "xllamacpp"
 SERVER = "medtune.export.llama_server"
 _FORCED = 1e4
 """Far above any logit."""
+_ALL = 10**6
+"""More tokens than any vocabulary has."""
 _PATIENCE = 600
 """Seconds that one answer may take."""
 
@@ -72,12 +74,22 @@ class LlamaCpp:
         """Log-likelihoods of an answer's tokens, one by one: those before lie in the cache."""
         values = []
         for number, token in enumerate(answer):
+            before = [*prompt, *answer[:number]]
             # Its logit is raised for the choice alone; what is told are the probabilities before that.
-            said = self._complete([*prompt, *answer[:number]], 1, logit_bias=[[token, _FORCED]])
-            [step] = said["completion_probabilities"]
-            if step["id"] != token:
+            said = self._complete(before, 1, logit_bias=[[token, _FORCED]])
+            if "completion_probabilities" in said:
+                [step] = said["completion_probabilities"]
+                told = [step]
+            else:
+                # Of a token that is a part of a character it tells nothing: so that it is one of all the
+                # others when another, which ends a text, is chosen.
+                said = self._complete(before, 1, logit_bias=[[answer[-1], _FORCED]], n_probs=_ALL)
+                [step] = said["completion_probabilities"]
+                told = step["top_logprobs"]
+            found = [float(one["logprob"]) for one in told if one["id"] == token]
+            if len(found) != 1:
                 raise MedtuneError("llama.cpp did not take a token that it was to score; another version may")
-            values.append(float(step["logprob"]))
+            values += found
         return values
 
     def _complete(self, prompt: list[int], tokens: int, **options: Any) -> dict[str, Any]:

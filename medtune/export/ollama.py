@@ -49,7 +49,7 @@ def go_template(tokenizer: PreTrainedTokenizerBase, *, system: bool) -> str:
         # Ollama writes it before whatever its template writes, as the GGUF says.
         fragments[0] = fragments[0].removeprefix(str(tokenizer.bos_token))
     *opening, answer, another = fragments
-    if text != answer or any("{{" in part or '"""' in part for part in fragments):
+    if any("{{" in part or '"""' in part for part in [*fragments, text]):
         raise MedtuneError("gguf: the model's chat template cannot be written in Ollama's language")
     first = opening[-1]
     user = (
@@ -62,7 +62,7 @@ def go_template(tokenizer: PreTrainedTokenizerBase, *, system: bool) -> str:
         "{{ range $i, $_ := .Messages }}"
         f'{head}{{{{ if eq .Role "user" }}}}{user}{{{{ .Content }}}}{{{{ end }}}}'
         f'{{{{ if eq .Role "assistant" }}}}{answer}{{{{ .Content }}}}{{{{ end }}}}'
-        f"{'{{ end }}' if system else ''}{{{{ end }}}}{answer}"
+        f"{'{{ end }}' if system else ''}{{{{ end }}}}{text}"
     )
 
 

@@ -9,11 +9,10 @@ from gguf import GGUFReader
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from medtune.answer.answerer import Answerer
@@ -72,14 +71,9 @@ def test_a_qwen_is_exported_in_every_format_and_answers_without_thinking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = families.byte_level(families.QWEN_3, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
-    config = Qwen3Config(
-        **SHARP,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=len(tokenizer),
-        initializer_range=0.2,
-    )
-    model = Qwen3ForCausalLM(config)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model("qwen3", **SHARP, **heads, vocab_size=len(tokenizer), initializer_range=0.2)
+    model = AutoModelForCausalLM.from_config(config)
     options = {"prompt.template_options": {"enable_thinking": False}}
     create_trained(tmp_path / "here", tokenizer, model, options, chdir=monkeypatch.chdir)
     found = export(FORMATS, Options())

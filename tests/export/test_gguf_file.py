@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -139,7 +140,10 @@ def test_another_family_is_as_likely_in_llama_cpp_to_say_anything(
     torch.manual_seed(0)
     # Four layers: of SmolLM 3's the fourth rotates nothing.
     sizes = {**SHARP, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = AutoConfig.for_model(kind, **sizes, head_dim=32, vocab_size=400, initializer_range=0.2)
+    head = 16 if kind == "qwen2" else 32
+    config = AutoConfig.for_model(
+        kind, **sizes, head_dim=head, vocab_size=400, initializer_range=0.2, pad_token_id=None
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for name, weights in model.named_parameters():
@@ -150,6 +154,8 @@ def test_another_family_is_as_likely_in_llama_cpp_to_say_anything(
         file = tmp_path / f"{precision}.gguf"
         write_gguf(file, model.state_dict(), config, chatml_tokenizer, precision, ORIGIN, 2)
         prompt, answer = torch.randint(5, 390, (200,)).tolist(), torch.randint(5, 390, (6,)).tolist()
+        # The first byte of a character of two.
+        answer[1] = chatml_tokenizer.convert_tokens_to_ids("Ã")
         with llama_cpp(file, 256, threads=1) as runtime:
             [found] = runtime.likelihoods([prompt], [answer])
         *text, end = log_likelihoods(model, prompt, answer)
@@ -167,7 +173,8 @@ def test_the_tokens_of_a_qwen_are_those_of_its_tokenizer(tmp_path: Path) -> None
     conversations = [[{"role": "user", "content": text}] for text in HARD]
     with llama_cpp(file, 256, threads=1) as runtime:
         for messages, ids in zip(conversations, runtime.prompts(conversations), strict=True):
-            assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True).input_ids
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            assert ids == tokenizer(text).input_ids
 
 
 def test_a_scaled_llama_3_is_not_one_without_scaling(
@@ -235,6 +242,7 @@ def test_the_file_names_its_licence_and_base_and_no_place(
         ({"attention_bias": True}, "attention_bias is True"),
         ({"model_type": "mistral"}, "model_type is 'mistral'; accepted: llama, qwen2, qwen3, smollm3"),
         ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window is True"),
+        ({"model_type": "qwen2", "head_dim": 32}, "head_dim is 32; accepted: 16"),
         ({"model_type": "qwen3", "rope_parameters": SCALED}, "rope_type is 'llama3'; accepted: default, lin"),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, r"no_rope_layers is \[1, 0\]"),
     ],
@@ -242,7 +250,7 @@ def test_the_file_names_its_licence_and_base_and_no_place(
 def test_a_model_that_could_not_be_written_right_is_refused_by_name(
     chatml_tokenizer: PreTrainedTokenizerFast, changes: dict[str, object], named: str
 ) -> None:
-    config = build_llama(**changes).config
+    config: Any = build_llama(**changes).config
     config.model_type = changes.get("model_type", "llama")
     with pytest.raises(MedtuneError, match=named):
         require_writable(config, chatml_tokenizer)

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from medtune.core.errors import MedtuneError
 from medtune.export.ollama import go_template
+from tests.conftest import CHATML
 from tests.export.test_gguf_file import llama_3_tokenizer
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -55,11 +56,20 @@ def _rendered(parts: list[str], index: int, message: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("turns", [1, 3, 5])
 @pytest.mark.parametrize("system", [True, False])
-@pytest.mark.parametrize("style", ["chatml", "llama 3"])
+@pytest.mark.parametrize("style", ["chatml", "llama 3", "no thinking"])
 def test_ollama_writes_the_prompts_of_the_chat_template(
-    chatml_tokenizer: PreTrainedTokenizerFast, style: str, system: bool, turns: int
+    chatml_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    style: str,
+    system: bool,
+    turns: int,
 ) -> None:
-    tokenizer: PreTrainedTokenizerBase = chatml_tokenizer if style == "chatml" else llama_3_tokenizer()
+    tokenizer: PreTrainedTokenizerBase = llama_3_tokenizer() if style == "llama 3" else chatml_tokenizer
+    if style == "no thinking":
+        # As Qwen 3 with it switched off: the answer that is asked for begins otherwise than earlier ones.
+        opened = CHATML.replace("assistant\n' }}", "assistant\n<think>\n\n</think>\n\n' }}")
+        assert opened != CHATML
+        monkeypatch.setattr(tokenizer, "chat_template", opened)
     messages = [*([SYSTEM] if system else []), *TURNS[:turns]]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if style == "llama 3":
@@ -68,11 +78,9 @@ def test_ollama_writes_the_prompts_of_the_chat_template(
     assert written_by_go(go_template(tokenizer, system=system), messages) == text
 
 
-def test_a_template_that_opens_answers_in_two_ways_is_refused(
+def test_a_template_that_writes_what_go_would_act_on_is_refused(
     chatml_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = str(chatml_tokenizer.chat_template).replace("assistant\n' }}", "assistant\n<think>' }}")
-    assert template != chatml_tokenizer.chat_template
-    monkeypatch.setattr(chatml_tokenizer, "chat_template", template)
+    monkeypatch.setattr(chatml_tokenizer, "chat_template", "{{ '{{' }}" + CHATML)
     with pytest.raises(MedtuneError, match="cannot be written in Ollama's language"):
         go_template(chatml_tokenizer, system=True)

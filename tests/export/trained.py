@@ -7,7 +7,13 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from medtune.answer.params import Settings
 from medtune.core.examples import Example, write_jsonl
@@ -90,7 +96,7 @@ def questions() -> list[Example]:
 def _train(folder: Path) -> None:
     """Leave what the stage finetune leaves, with random weights in the adapter."""
     settings = Settings.load()
-    model = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
     adapted = attach_lora(model, LORA, settings.model)
     torch.manual_seed(1)
     for name, weight in adapted.named_parameters():
