@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks import side
 from benchmarks.evaluate_sides import PRODUCTS
 from benchmarks.rounds import Spread, in_turns, ratios
-from benchmarks.texts import LONG, SHORT
+from benchmarks.texts import LONG, SHORT, require_prepared
+from medtune.core.errors import run
 
 MODULE = "benchmarks.evaluate_sides"
 FEW = 8
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="by the processor, on one thread")
     parser.add_argument("--quick", action="store_true", help="two rounds of 32 questions")
     arguments = parser.parse_args()
+    require_prepared()
     texts, rounds = LONG if arguments.long else SHORT, 2 if arguments.quick else arguments.rounds
     count = arguments.questions or (32 if arguments.quick or arguments.long else 128)
     by_processor = arguments.cpu_time
@@ -183,4 +185,4 @@ def summary(answered: Mapping[str, Turns], chosen: Mapping[str, Turns]) -> dict[
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

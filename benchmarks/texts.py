@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from medtune.core.errors import MedtuneError
 from medtune.core.examples import Example, read_jsonl
 
 TRAIN, TEST = Path("data/prepared/train.jsonl"), Path("data/prepared/test.jsonl")
@@ -18,6 +19,13 @@ SHORT, LONG = "short", "long"
 COUNT = 256
 CONTEXT, ANSWER = (110, 330), (50, 110)
 """Words at least, and about at most; a word of these texts is some one and a half tokens."""
+
+
+def require_prepared() -> None:
+    """Refuse to start without the data that the sides read."""
+    for path in (TRAIN, TEST):
+        if not path.is_file():
+            raise MedtuneError(f"{path}: not there; run `dvc repro prepare`")
 
 
 def long_examples(count: int = COUNT) -> list[Example]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks import side
 from benchmarks.rounds import Spread, in_turns, ratios
-from benchmarks.texts import LONG, SHORT
+from benchmarks.texts import LONG, SHORT, require_prepared
+from medtune.core.errors import run
 
 Turns = Mapping[str, Sequence[Mapping[str, Any]]]
 """What each side reported, turn by turn, the one that warms up too."""
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="by the processor, on one thread")
     parser.add_argument("--quick", action="store_true", help="two rounds")
     arguments = parser.parse_args()
+    require_prepared()
     texts, rounds = LONG if arguments.long else SHORT, 2 if arguments.quick else arguments.rounds
     groups = chosen(LONG_GROUPS if arguments.long else SHORT_GROUPS, arguments.against)
     found = [take_turns(group, texts, rounds, cpu_time=arguments.cpu_time) for group in groups]
@@ -155,4 +157,4 @@ def summary(found: Sequence[Turns], compared: Mapping[str, Spread], share: Sprea
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -39,7 +39,7 @@ _HINT = "run: medtune export gguf"
 
 @dataclass(frozen=True)
 class Served:
-    """A GGUF file, and the section `prompt` that it was trained with."""
+    """A GGUF file, and the section `prompt` that it was checked with."""
 
     path: Path
     prompt: Mapping[str, Any]
@@ -81,7 +81,7 @@ def find_export(precision: str) -> Served:
         raise MedtuneError(f"{WEIGHTS}: not there; run `dvc repro` to train it or `dvc pull` to fetch it")
     try:
         figures = read_json(METRICS)
-        adapter, checked = figures["adapter"], figures["formats"]["gguf"]
+        adapter, prompt, checked = figures["adapter"], figures["prompt"], figures["formats"]["gguf"]
         known, passed = checked["sha256"], checked["passed"]
     except FileNotFoundError:
         raise MedtuneError(f"{METRICS}: not there, nothing tells of {GGUF}; {_HINT}") from None
@@ -93,7 +93,8 @@ def find_export(precision: str) -> Served:
         raise MedtuneError(f"{GGUF}: not the files that {METRICS} tells of; {_HINT}")
     if passed is not True:
         raise MedtuneError(f"{GGUF}: has not passed its check ({METRICS}), and is not served; {_HINT}")
-    return Served(path, _trained_prompt())
+    _tell_other_prompt(prompt)
+    return Served(path, prompt)
 
 
 def find_base() -> Served:
@@ -134,6 +135,8 @@ def server_params(served: Served, host: str, port: int, threads: int | None = No
     params.n_parallel, params.kv_unified = AT_ONCE, True
     params.n_ctx, params.fit_params = min(CONTEXT, described.context), False
     params.use_jinja, params.chat_template = True, served_template(described, served.prompt)
+    # What is said is the answer: a parser of thinking puts the prompt's last blanks before it.
+    params.force_pure_content_parser = True
     # The beginning of an answer that a client sends would follow the template's text as it is.
     params.prefill_assistant = False
     params.sampling.temp = 0.0
@@ -148,16 +151,15 @@ def server_params(served: Served, host: str, port: int, threads: int | None = No
     return params
 
 
-def _trained_prompt() -> Mapping[str, Any]:
-    """That of the adapter; one from elsewhere does not say, and is asked with that of params.yaml."""
-    from medtune.model.origin import read_origin, tell_other_prompt
+def _tell_other_prompt(prompt: Mapping[str, Any]) -> None:
+    from medtune.model.origin import tell_other_prompt
     from medtune.model.params import PromptParams
 
-    origin, here = read_origin(WEIGHTS, CONFIG), PromptParams.load()
-    if origin is None:
-        return here.model_dump()
-    tell_other_prompt(ADAPTER, origin.prompt, here)
-    return origin.prompt.model_dump()
+    try:
+        exported = PromptParams.model_validate(prompt)
+    except ValueError:
+        raise MedtuneError(f"{METRICS}: does not say how {GGUF} was asked; {_HINT}") from None
+    tell_other_prompt(GGUF, exported, PromptParams.load())
 
 
 def _started(params: Any, path: Path) -> Any:

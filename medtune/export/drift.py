@@ -5,6 +5,7 @@
    accuracy shown to be another one? Weights, precision and kernels.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -242,7 +243,8 @@ def _own_answers(trained: Trained) -> Mapping[str, AnswerText] | None:
     is_own = (
         inputs.get((trained.folder / WEIGHTS).as_posix()) == file_sha256(trained.folder / WEIGHTS)
         and inputs.get(TEST.as_posix()) == file_sha256(TEST)
-        and record.get("parameters") == parameters
+        # As they are written: 1 and true are equal in Python, and not in a template.
+        and json.dumps(record.get("parameters"), sort_keys=True) == json.dumps(parameters, sort_keys=True)
     )
     return found.given if is_own and found.given else None
 

@@ -95,7 +95,12 @@ def _require_possible(trained: Trained, formats: Sequence[Format]) -> None:
 def _kept(trained: Trained, formats: Sequence[Format]) -> dict[str, Any]:
     """What metrics/export.json has of formats that are not made now, if it is of this adapter."""
     adapter = file_sha256(trained.folder / WEIGHTS)
-    of = {"adapter": adapter, "trained": trained_sha256(), "foreign": trained.record is None}
+    of = {
+        "adapter": adapter,
+        "trained": trained_sha256(),
+        "foreign": trained.record is None,
+        "prompt": trained.settings.prompt.model_dump(),
+    }
     fresh: dict[str, Any] = of | {"formats": {}}
     try:
         before = read_json(METRICS)

@@ -17,6 +17,7 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from medtune.core.errors import MedtuneError
@@ -139,12 +140,25 @@ def _require_architecture(config: PretrainedConfig) -> None:
         "head_dim": (head_size(config), (head_size(config) if architecture.sizes_heads else share,)),
         "use_sliding_window": (getattr(config, "use_sliding_window", False), (False,)),
         "no_rope_layers": (getattr(config, "no_rope_layers", None), (None, every_fourth)),
+        "layer_types": (_layer_types(config), (["full_attention"],)),
         "rope_type": (_rotary(config)["rope_type"], architecture.rotary),
         "partial_rotary_factor": (_rotary(config).get("partial_rotary_factor", 1.0), (1.0,)),
     }
     for name, (value, accepted) in found.items():
         if value not in accepted:
             raise _refusal(name, value, accepted)
+    rotary = _rotary(config)
+    if rotary["rope_type"] == "llama3" and rotary["low_freq_factor"] >= rotary["high_freq_factor"]:
+        raise MedtuneError(
+            f"gguf: the base model's rope_parameters.low_freq_factor is {rotary['low_freq_factor']}; "
+            f"accepted: less than high_freq_factor, which is {rotary['high_freq_factor']}"
+        )
+
+
+def _layer_types(config: PretrainedConfig) -> list[str]:
+    """The kinds of attention that its layers have; what a Llama's config says of them is never read."""
+    named = None if config.model_type == "llama" else getattr(config, "layer_types", None)
+    return sorted(set(named or ["full_attention"]))
 
 
 def _refusal(name: str, value: object, accepted: tuple[Any, ...]) -> MedtuneError:
@@ -257,6 +271,13 @@ def _pre_tokenizer(described: Mapping[str, Any]) -> str:
             f"gguf: the base model's tokenizer is {_family(described)}; accepted: byte-level BPE, as of "
             "SmolLM2 and Llama 3. The formats merged and adapter take any tokenizer that trains"
         )
+    if model.get("dropout"):
+        raise MedtuneError(f"gguf: the base model's tokenizer has dropout {model['dropout']}; accepted: none")
+    if model.get("unk_token") and not set(ByteLevel.alphabet()) <= set(model["vocab"]):
+        raise MedtuneError(
+            "gguf: the base model's tokenizer lacks some bytes and writes its unknown token for them, which "
+            "llama.cpp leaves out; accepted: all 256 bytes"
+        )
     rewrites = normalizer and normalizer["type"]
     if rewrites not in (None, _COMPOSES):
         raise MedtuneError(
@@ -313,12 +334,26 @@ def _tokens(described: Mapping[str, Any], size: int) -> tuple[list[str], list[To
             )
         texts[token["id"]] = token["content"]
         kinds[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
+    _require_apart([token["content"] for token in described["added_tokens"]])
     if max(texts) >= size:
         raise MedtuneError(f"gguf: the tokenizer has {max(texts) + 1} tokens, the model's embeddings {size}")
     return (
         [texts.get(number, f"[PAD{number}]") for number in range(size)],
         [kinds.get(number, TokenType.UNUSED) for number in range(size)],
     )
+
+
+def _require_apart(added: list[str]) -> None:
+    """Refuse added tokens of which one may begin within another: which is read then differs."""
+    begins = {token[:length]: token for token in added for length in range(1, len(token))}
+    for token in added:
+        within = next((other for other in added if other != token and other in token), None)
+        ends = next((token[start:] for start in range(1, len(token)) if token[start:] in begins), None)
+        if within or (ends and begins[ends] != token):
+            raise MedtuneError(
+                f"gguf: the tokenizer's added tokens '{token}' and '{within or begins[str(ends)]}' overlap, "
+                "and llama.cpp may read the other one; accepted: tokens of which none begins within another"
+            )
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

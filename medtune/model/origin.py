@@ -78,8 +78,12 @@ def read_origin(weights: Path, config: Path) -> Origin | None:
 
 def differing_prompt(trained: PromptParams, here: PromptParams) -> str:
     """The parameters in which two prompts differ, as `prompt.system, prompt.date`; empty if in none."""
-    names = [name for name in PromptParams.model_fields if getattr(trained, name) != getattr(here, name)]
-    return ", ".join(f"prompt.{name}" for name in names)
+    # As they are written: a template writes 1, 1.0 and true otherwise, and Python calls them equal.
+    before, now = (
+        {name: json.dumps(value, sort_keys=True) for name, value in prompt.model_dump().items()}
+        for prompt in (trained, here)
+    )
+    return ", ".join(f"prompt.{name}" for name in before if before[name] != now[name])
 
 
 def tell_other_prompt(adapter: Path | str, trained: PromptParams, here: PromptParams) -> None:

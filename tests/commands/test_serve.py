@@ -40,8 +40,10 @@ from medtune.export.gguf_file import Origin, write_gguf
 from medtune.export.places import METRICS, folder_sha256
 from medtune.model.base import base_folder, load_tokenizer
 from medtune.model.chat import ChatEncoder
+from medtune.model.params import PromptParams
 from tests.conftest import CHATML, EARLIER, LLAMA_3, ROOT, edit_params, example
 from tests.export.trained import build_llama, create_trained, questions
+from tests.model import families
 from tests.model.families import byte_level
 from tests.project import attempt, environment
 
@@ -255,7 +257,9 @@ def exported(
 
 def write_figures(*, passed: bool) -> None:
     checked = {"sha256": folder_sha256(GGUF), "passed": passed}
-    METRICS.write_text(json.dumps({"adapter": file_sha256(WEIGHTS), "formats": {"gguf": checked}}))
+    prompt = PromptParams.load().model_dump()
+    figures = {"adapter": file_sha256(WEIGHTS), "prompt": prompt, "formats": {"gguf": checked}}
+    METRICS.write_text(json.dumps(figures))
 
 
 def test_an_export_is_served_with_the_prompt_of_its_training(
@@ -304,6 +308,23 @@ def test_what_was_trained_is_what_answers(
             assert answer.strip() == answerer.ask(example.question).rstrip("\ufffd")
             messages = [{"role": "user", "content": example.question}]
             assert tokens(address, messages) == answerer.encoder.encode_prompt(example)
+
+
+def test_an_answer_has_nothing_of_the_prompt_that_opened_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = families.byte_level(families.QWEN_3, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
+    options = {"prompt.template_options": {"enable_thinking": False}}
+    model = build_llama(vocab_size=len(tokenizer))
+    folder = create_trained(tmp_path / "here", tokenizer, model, options, chdir=monkeypatch.chdir)
+    export(["gguf"], Options())
+    answerer = Answerer.load()
+    with serving(folder) as (_, address):
+        for example in questions()[:3]:
+            answer = ask(client_of(address), example.question).choices[0].message.content
+            # The prompt ends with an empty thought and two line breaks.
+            assert not answer.startswith("\n\n")
+            assert answer.strip() == answerer.ask(example.question).rstrip("\ufffd")
 
 
 def test_an_added_token_that_the_template_writes_ends_nothing_either(tmp_path: Path) -> None:

@@ -245,6 +245,11 @@ def test_the_file_names_its_licence_and_base_and_no_place(
         ({"model_type": "qwen2", "head_dim": 32}, "head_dim is 32; accepted: 16"),
         ({"model_type": "qwen3", "rope_parameters": SCALED}, "rope_type is 'llama3'; accepted: default, lin"),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, r"no_rope_layers is \[1, 0\]"),
+        (
+            {"model_type": "smollm3", "layer_types": ["full_attention", "sliding_attention"]},
+            r"layer_types is \['full_attention', 'sliding_attention'\]",
+        ),
+        ({"rope_parameters": {**SCALED, "low_freq_factor": 6.0}}, "low_freq_factor is 6.0; accepted: less"),
     ],
 )
 def test_a_model_that_could_not_be_written_right_is_refused_by_name(
@@ -270,6 +275,13 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
         if name == "whole words":
             tokenizer.pre_tokenizer = byte_level
             tokenizer.add_tokens([AddedToken("mg", single_word=True)])
+        if name.startswith("overlap"):
+            tokenizer.pre_tokenizer = byte_level
+            tokenizer.add_tokens(["abc", "bc" if name == "overlap within" else "cd"])
+        if name in ("dropout", "unknown"):
+            tokenizer.pre_tokenizer = byte_level
+            options = {"dropout": 0.5} if name == "dropout" else {"unk_token": "a"}
+            tokenizer.model = models.BPE(vocab={"a": 0}, merges=[], **options)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
@@ -281,6 +293,10 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ("normalised", r"rewrites a text first \(Lowercase\); accepted: none, and NFC"),
         ("whole words", "token 'mg' has single_word, which llama.cpp does not heed"),
         ("whitespace", "cuts a text in a way that is not known"),
+        ("overlap within", "added tokens 'abc' and 'bc' overlap"),
+        ("overlap at an end", "added tokens 'abc' and 'cd' overlap"),
+        ("dropout", "has dropout 0.5"),
+        ("unknown", "lacks some bytes"),
     ],
 )
 def test_a_tokenizer_that_could_not_be_written_right_is_refused_by_name(name: str, reason: str) -> None:
