@@ -29,7 +29,7 @@ from medtune.model.adapter import (
 )
 from medtune.model.chat import ChatEncoder
 from medtune.model.files import locate
-from medtune.model.origin import Origin
+from medtune.model.origin import Origin, differing_prompt
 from medtune.model.params import LoraParams, ModelParams, PromptParams
 from medtune.model.shape import Shape
 from medtune.run.params import ComputeParams
@@ -359,3 +359,10 @@ def test_a_merge_that_changes_the_embeddings_too_is_refused(tiny_llama: LlamaFor
     config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["lm_head"], init_lora_weights=False)
     with pytest.raises(MedtuneError, match="merged into its base, is another model: log-likelihoods"):
         merge(get_peft_model(tied, config), PROMPTS)
+
+
+@pytest.mark.parametrize("now", [True, 1.0, "1"])
+def test_what_python_calls_equal_is_another_prompt_to_a_template(now: object) -> None:
+    trained, here = (PROMPT.model_copy(update={"template_options": {"level": level}}) for level in (1, now))
+    assert differing_prompt(trained, here) == "prompt.template_options"
+    assert differing_prompt(trained, trained) == ""
