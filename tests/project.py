@@ -56,7 +56,7 @@ def wait_until(
     """
     end = time.monotonic() + seconds
     while not condition():
-        assert process is None or process.poll() is None, f"ended with {process.returncode}"
+        assert process is None or process.poll() is None, process.communicate(timeout=60)
         assert time.monotonic() < end, f"not within {seconds} seconds"
         time.sleep(0.01)
 

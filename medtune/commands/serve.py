@@ -25,7 +25,7 @@ from medtune.export.places import EXPORT, METRICS, folder_sha256
 
 GGUF = EXPORT / "gguf"
 ADAPTER = Path("models/adapter")
-WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
+WEIGHTS = ADAPTER / "adapter_model.safetensors"
 MODEL = "medtune-not-medical-advice"
 """What clients see: in the list of models and in every answer."""
 API_KEY = "MEDTUNE_API_KEY"

@@ -8,6 +8,7 @@ dates and no paths are written.
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,14 +346,17 @@ def _tokens(described: Mapping[str, Any], size: int) -> tuple[list[str], list[To
 
 def _require_apart(added: list[str]) -> None:
     """Refuse added tokens of which one may begin within another: which is read then differs."""
-    begins = {token[:length]: token for token in added for length in range(1, len(token))}
+    beginning: dict[str, set[str]] = defaultdict(set)
     for token in added:
-        within = next((other for other in added if other != token and other in token), None)
-        ends = next((token[start:] for start in range(1, len(token)) if token[start:] in begins), None)
-        if within or (ends and begins[ends] != token):
+        for length in range(1, len(token)):
+            beginning[token[:length]].add(token)
+    for token in added:
+        met = {other for other in added if other in token}
+        met |= {other for start in range(1, len(token)) for other in beginning.get(token[start:], ())}
+        if others := sorted(met - {token}):
             raise MedtuneError(
-                f"gguf: the tokenizer's added tokens '{token}' and '{within or begins[str(ends)]}' overlap, "
-                "and llama.cpp may read the other one; accepted: tokens of which none begins within another"
+                f"gguf: the tokenizer's added tokens '{token}' and '{others[0]}' overlap, and llama.cpp may "
+                "read the other one; accepted: tokens of which none begins within another"
             )
 
 

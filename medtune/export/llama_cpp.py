@@ -77,15 +77,13 @@ class LlamaCpp:
             before = [*prompt, *answer[:number]]
             # Its logit is raised for the choice alone; what is told are the probabilities before that.
             said = self._complete(before, 1, logit_bias=[[token, _FORCED]])
-            if "completion_probabilities" in said:
-                [step] = said["completion_probabilities"]
-                told = [step]
-            else:
-                # Of a token that is a part of a character it tells nothing: so that it is one of all the
-                # others when another, which ends a text, is chosen.
+            is_told = "completion_probabilities" in said
+            if not is_told:
+                # Nothing of a token that is a part of a character; but it is one of all the others where
+                # another, which ends a text, is chosen.
                 said = self._complete(before, 1, logit_bias=[[answer[-1], _FORCED]], n_probs=_ALL)
-                [step] = said["completion_probabilities"]
-                told = step["top_logprobs"]
+            [step] = said["completion_probabilities"]
+            told = [step] if is_told else step["top_logprobs"]
             found = [float(one["logprob"]) for one in told if one["id"] == token]
             if len(found) != 1:
                 raise MedtuneError("llama.cpp did not take a token that it was to score; another version may")

@@ -52,20 +52,26 @@ TEMPLATE = (
 HARD = ["What is 12345?", "it's  a\n\n line", "Käse, naïve 数学", " leading", "I'LL 3.14 (x)!\t"]
 
 
-def llama_3_tokenizer() -> PreTrainedTokenizerFast:
-    """As Llama 3's files have it: three digits at a time, whole words first, a BOS before every text."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    split = pre_tokenizers.Split(Regex(LLAMA_3), "isolated")
+def cut_by(pattern: str, model: models.BPE, special: list[str]) -> Tokenizer:
+    """Byte-level BPE that cuts a text by a pattern first, trained on a few words and numbers."""
+    tokenizer = Tokenizer(model)
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=390,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([*TEXT, "123 345 12"], trainer)
+    return tokenizer
+
+
+def llama_3_tokenizer() -> PreTrainedTokenizerFast:
+    """As Llama 3's files have it: three digits at a time, whole words first, a BOS before every text."""
+    tokenizer = cut_by(LLAMA_3, models.BPE(ignore_merges=True), SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
     )
@@ -79,19 +85,8 @@ def llama_3_tokenizer() -> PreTrainedTokenizerFast:
 
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
     """As Qwen's files have it: composed, cut with digits one by one, with no BOS."""
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = cut_by(QWEN_2, models.BPE(), ["<|im_start|>", "<|im_end|>"])
     tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(QWEN_2), "isolated")
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=390,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*TEXT, "123 345 12"], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template=CHATML)
 
 
@@ -261,6 +256,14 @@ def test_a_model_that_could_not_be_written_right_is_refused_by_name(
         require_writable(config, chatml_tokenizer)
 
 
+OVERLAPPING = {
+    "overlap within": ["abc", "bc"],
+    "overlap at an end": ["abc", "cd"],
+    # The one that ends as both begin is not to hide behind itself.
+    "overlap beside itself": ["xy", "xzx"],
+}
+
+
 def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if name == "sentencepiece":
@@ -277,7 +280,7 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
             tokenizer.add_tokens([AddedToken("mg", single_word=True)])
         if name.startswith("overlap"):
             tokenizer.pre_tokenizer = byte_level
-            tokenizer.add_tokens(["abc", "bc" if name == "overlap within" else "cd"])
+            tokenizer.add_tokens(OVERLAPPING[name])
         if name in ("dropout", "unknown"):
             tokenizer.pre_tokenizer = byte_level
             options = {"dropout": 0.5} if name == "dropout" else {"unk_token": "a"}
@@ -295,6 +298,7 @@ def other_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ("whitespace", "cuts a text in a way that is not known"),
         ("overlap within", "added tokens 'abc' and 'bc' overlap"),
         ("overlap at an end", "added tokens 'abc' and 'cd' overlap"),
+        ("overlap beside itself", "added tokens 'xzx' and 'xy' overlap"),
         ("dropout", "has dropout 0.5"),
         ("unknown", "lacks some bytes"),
     ],

@@ -8,8 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from medtune.model.base import base_folder
 from medtune.model.params import ModelParams
 from tests.conftest import ROOT, edit_params, example
 from tests.hub import Hub, Repository, model_hub
+from tests.project import wait_until
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER_COMMIT = "f" * 40
@@ -317,7 +317,7 @@ def test_a_gated_model_is_fetched_with_a_token_through_every_interruption(user: 
     user.hub.cuts = [(25_000_000, "closed"), (25_000_000, "stalled"), (25_000_000, "reset")]
 
     process = user.start(LOCATE, HF_TOKEN=TOKEN)
-    wait_until(lambda: user.arrived() > 40_000_000)
+    wait_until(lambda: user.arrived() > 40_000_000, seconds=60)
     process.kill()
     user.end(process)
     # The client goes on by itself after the first cut; it writes what it has by 10 MiB.
@@ -330,13 +330,6 @@ def test_a_gated_model_is_fetched_with_a_token_through_every_interruption(user: 
     assert user.run(LOAD, HF_TOKEN=TOKEN) == "[1, 4, 49152]\n"
     assert user.downloads() == [after_the_reset]
     assert after_the_reset > after_the_kill
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_transformers_reads_the_stand_in_by_itself(user: User, published: Repository) -> None:
